@@ -1,0 +1,1 @@
+"""Bags: reading, writing, and making them from image folders."""

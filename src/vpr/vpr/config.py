@@ -1,0 +1,180 @@
+"""Configuration: one model for each node, one YAML file for all values.
+
+The models declare type, range and meaning; they hold no defaults. Every value, with its unit and
+why, is in ``config/vpr.yaml`` (installed with this package as ``default_config``), a ROS 2
+parameter file keyed by node, so that a workstation script and a robot read the same numbers.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+DEFAULT_CONFIG_FILE = Path(__file__).parent / "default_config" / "vpr.yaml"
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+NonNegative = Annotated[float, Field(ge=0.0)]
+
+
+class ConfigError(ValueError):
+    """A wrong configuration: names the node, the parameter, the value and the allowed range."""
+
+
+@cache
+def _read_yaml(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        document = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path} is not a ROS 2 parameter file: no node names at its top")
+    nodes: dict[str, dict[str, Any]] = {}
+    for key, value in document.items():
+        if not isinstance(value, dict) or "ros__parameters" not in value:
+            raise ConfigError(f"{path}: '{key}' has no 'ros__parameters'")
+        nodes[str(key).rsplit("/", 1)[-1]] = dict(value["ros__parameters"] or {})
+    return nodes
+
+
+class NodeConfig(BaseModel):
+    """Base of every node's configuration."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    node_name: ClassVar[str]
+
+    @classmethod
+    def from_file(cls, path: Path | None = None, **overrides: Any) -> Self:
+        """The node's section of a params file laid over the shipped values, then ``overrides``.
+
+        Raises:
+            ConfigError: unreadable file, unknown parameter, or a value out of its range.
+        """
+        values = dict(_read_yaml(DEFAULT_CONFIG_FILE).get(cls.node_name, {}))
+        if path is not None:
+            values |= _read_yaml(Path(path).resolve()).get(cls.node_name, {})
+        return cls.checked(values | overrides)
+
+    @classmethod
+    def checked(cls, values: dict[str, Any]) -> Self:
+        """Validate a full set of values.
+
+        Raises:
+            ConfigError: as ``node.parameter = value: what is allowed``.
+        """
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            lines = [cls._explain(problem) for problem in error.errors()]
+            raise ConfigError("; ".join(lines)) from error
+
+    @classmethod
+    def _explain(cls, problem: Any) -> str:
+        name = ".".join(str(part) for part in problem["loc"]) or "(whole section)"
+        known = ""
+        if problem["type"] == "extra_forbidden":
+            known = f" (known: {', '.join(cls.model_fields)})"
+        return f"{cls.node_name}.{name} = {problem['input']!r}: {problem['msg']}{known}"
+
+
+class ImageInput(NodeConfig):
+    """How a node takes images in."""
+
+    image_transport: Literal["raw", "compressed"]
+
+
+class SegmentationConfig(ImageInput):
+    """segmentation: image to attention map."""
+
+    node_name: ClassVar[str] = "segmentation"
+    source: Literal["laplacian_of_gaussian"]
+    attention_width: int = Field(ge=16, le=1920)
+    diffusion_sigma: Annotated[float, Field(ge=0.0, le=50.0)]
+    floor: Fraction
+
+
+class EmbeddingConfig(ImageInput):
+    """embedding: image (and attention) to descriptor."""
+
+    node_name: ClassVar[str] = "embedding"
+    backbone: str
+    weights: str
+    image_width: int = Field(ge=32, le=2048)
+    image_height: int = Field(ge=32, le=2048)
+    gem_p: Annotated[float, Field(ge=1.0, le=20.0)]
+    attention: Literal["none", "pooling"]
+    whitening: str
+    device: Literal["auto", "cpu", "cuda"]
+    mixed_precision: bool
+    threads: int = Field(ge=0, le=256)
+
+
+class SequenceMatchingConfig(NodeConfig):
+    """sequence_matching: descriptors to keyframes and place matches."""
+
+    node_name: ClassVar[str] = "sequence_matching"
+    keyframe_translation: NonNegative
+    keyframe_rotation: NonNegative
+    keyframe_max_interval: Positive
+    odometry_wait: NonNegative
+    odometry_max_gap: Positive
+    fix_max_gap: Positive
+    sequence_length: int = Field(ge=1, le=500)
+    min_speed_ratio: Annotated[float, Field(gt=0.0, le=1.0)]
+    max_speed_ratio: Annotated[float, Field(ge=1.0, le=10.0)]
+    speed_steps: int = Field(ge=1, le=51)
+    exclude_recent_time: NonNegative
+    exclude_recent_keyframes: int = Field(ge=0)
+    top_k: int = Field(ge=1, le=100)
+    min_probability: Fraction
+    map: str
+
+    @model_validator(mode="after")
+    def _speeds_reachable(self) -> Self:
+        if self.speed_steps == 1 and (self.min_speed_ratio, self.max_speed_ratio) != (1.0, 1.0):
+            raise ValueError("speed_steps = 1 needs min_speed_ratio = max_speed_ratio = 1.0")
+        return self
+
+
+class LoopClosureConfig(ImageInput):
+    """loop_closure: place matches to verified or rejected closures with a relative pose."""
+
+    node_name: ClassVar[str] = "loop_closure"
+    camera_in_base: Annotated[list[float], Field(min_length=7, max_length=7)]
+    assumed_horizontal_fov: Annotated[float, Field(gt=5.0, lt=179.0)]
+    depth_topic_used: bool
+    depth_scale: Positive
+    map: str
+
+
+class PoseGraphConfig(NodeConfig):
+    """pose_graph: keyframe odometry and closures to a corrected trajectory."""
+
+    node_name: ClassVar[str] = "pose_graph"
+    mode: Literal["se3", "se2"]
+    map: str
+
+
+class GpsImageSyncConfig(ImageInput):
+    """gps_image_sync: image, fix and odometry to a dataset folder of labelled keyframes."""
+
+    node_name: ClassVar[str] = "gps_image_sync"
+    dataset: str
+    keyframe_translation: Positive
+    keyframe_rotation: Positive
+
+
+NODE_CONFIGS: tuple[type[NodeConfig], ...] = (
+    SegmentationConfig,
+    EmbeddingConfig,
+    SequenceMatchingConfig,
+    LoopClosureConfig,
+    PoseGraphConfig,
+    GpsImageSyncConfig,
+)

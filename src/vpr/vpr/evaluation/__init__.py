@@ -1,0 +1,1 @@
+"""Recall, closure precision, ATE, pictures and the report."""

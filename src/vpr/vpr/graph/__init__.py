@@ -1,0 +1,1 @@
+"""The pose-graph back end (GTSAM iSAM2)."""

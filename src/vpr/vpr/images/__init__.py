@@ -1,0 +1,1 @@
+"""Decoding, calibration and attention maps."""

@@ -1,0 +1,1 @@
+"""The place database: descriptors, search and sequence matching."""

@@ -1,0 +1,1 @@
+"""A small world with exact pose, depth and semantics to test in."""

@@ -1,0 +1,1 @@
+"""Labels for free: GPS/image synchronisation and keyframes."""

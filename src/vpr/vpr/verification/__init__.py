@@ -1,0 +1,1 @@
+"""Local features, two-view geometry and the relative pose of a closure."""
