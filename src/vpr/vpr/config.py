@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 DEFAULT_CONFIG_FILE = Path(__file__).parent / "default_config" / "vpr.yaml"
+EVERY_NODE = "**"  # the section of a parameter file that all nodes read
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -48,6 +49,8 @@ class NodeConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
     node_name: ClassVar[str]
+    autostart: bool
+    diagnostics_period: Positive
 
     @classmethod
     def from_file(cls, path: Path | None = None, **overrides: Any) -> Self:
@@ -56,9 +59,13 @@ class NodeConfig(BaseModel):
         Raises:
             ConfigError: unreadable file, unknown parameter, or a value out of its range.
         """
-        values = dict(_read_yaml(DEFAULT_CONFIG_FILE).get(cls.node_name, {}))
-        if path is not None:
-            values |= _read_yaml(Path(path).resolve()).get(cls.node_name, {})
+        values: dict[str, Any] = {}
+        files = [DEFAULT_CONFIG_FILE] if path is None else [DEFAULT_CONFIG_FILE, Path(path)]
+        for file in files:
+            nodes = _read_yaml(file.resolve())
+            everyone = nodes.get(EVERY_NODE, {})
+            values |= {name: everyone[name] for name in everyone if name in cls.model_fields}
+            values |= nodes.get(cls.node_name, {})
         return cls.checked(values | overrides)
 
     @classmethod
@@ -83,10 +90,15 @@ class NodeConfig(BaseModel):
         return f"{cls.node_name}.{name} = {problem['input']!r}: {problem['msg']}{known}"
 
 
+def shared_parameters() -> frozenset[str]:
+    """Names in the section that all nodes read; a node passes over those it has no use for."""
+    return frozenset(_read_yaml(DEFAULT_CONFIG_FILE.resolve()).get(EVERY_NODE, {}))
+
+
 class ImageInput(NodeConfig):
     """How a node takes images in."""
 
-    image_transport: Literal["raw", "compressed"]
+    image_transport: Literal["auto", "raw", "compressed"]
 
 
 class SegmentationConfig(ImageInput):
