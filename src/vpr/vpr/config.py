@@ -119,12 +119,22 @@ class EmbeddingConfig(ImageInput):
     weights: str
     image_width: int = Field(ge=32, le=2048)
     image_height: int = Field(ge=32, le=2048)
-    gem_p: Annotated[float, Field(ge=1.0, le=20.0)]
+    layers: Annotated[list[str], Field(min_length=1)]
+    layer_grids: list[Annotated[str, Field(pattern=r"^[1-9][0-9]?x[1-9][0-9]?$")]]  # rows x columns
+    layer_gem_p: list[Annotated[float, Field(ge=1.0, le=20.0)]]
+    layer_weights: list[Positive]
     attention: Literal["none", "pooling"]
     whitening: str
     device: Literal["auto", "cpu", "cuda"]
     mixed_precision: bool
     threads: int = Field(ge=0, le=256)
+
+    @model_validator(mode="after")
+    def _one_of_each_for_every_layer(self) -> Self:
+        for name in ("layer_grids", "layer_gem_p", "layer_weights"):
+            if len(getattr(self, name)) != len(self.layers):
+                raise ValueError(f"{name} needs one value for each of the {len(self.layers)} layers")
+        return self
 
 
 class SequenceMatchingConfig(NodeConfig):
@@ -182,6 +192,26 @@ class GpsImageSyncConfig(ImageInput):
     keyframe_rotation: Positive
 
 
+class BagPlayerConfig(NodeConfig):
+    """bag_player: a recording onto its topics."""
+
+    node_name: ClassVar[str] = "bag_player"
+    bag: str
+    rate: Annotated[float, Field(gt=0.0, le=100.0)]
+    loop: bool
+    listeners: int = Field(ge=0)
+    listener_timeout: NonNegative
+    start_delay: NonNegative
+
+
+class BagRecorderConfig(NodeConfig):
+    """bag_recorder: topics to a recording."""
+
+    node_name: ClassVar[str] = "bag_recorder"
+    bag: str
+    topics: list[str]
+
+
 NODE_CONFIGS: tuple[type[NodeConfig], ...] = (
     SegmentationConfig,
     EmbeddingConfig,
@@ -189,4 +219,6 @@ NODE_CONFIGS: tuple[type[NodeConfig], ...] = (
     LoopClosureConfig,
     PoseGraphConfig,
     GpsImageSyncConfig,
+    BagPlayerConfig,
+    BagRecorderConfig,
 )

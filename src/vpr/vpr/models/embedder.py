@@ -1,0 +1,187 @@
+"""The place descriptor: activations of several layers of one backbone, pooled and concatenated.
+
+A network's last features say what is in view wherever it stands in the image; its middle layers,
+averaged over a coarse grid, say where things are. The first survives a change of viewpoint, the
+second of light and season. Each part is L2-normalised and weighted, so that the dot product of two
+descriptors is the weighted mean of the parts' cosine similarities.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vpr.config import EmbeddingConfig
+from vpr.models.backbone import make_backbone
+from vpr.models.pooling import gem_pool
+from vpr.models.whitening import Whitening
+from vpr.records import Image
+
+LAST_FEATURES = "last"  # the layer name that stands for the backbone's output map
+
+
+class EmbeddingError(ValueError):
+    """An image or attention map that cannot be embedded; says which and why."""
+
+
+@dataclass(frozen=True)
+class DescriptorPart:
+    """One layer's share of the descriptor."""
+
+    layer: str
+    rows: int
+    columns: int
+    gem_p: float
+    weight: float
+
+
+def descriptor_parts(config: EmbeddingConfig) -> tuple[DescriptorPart, ...]:
+    """The parts that the configuration's parallel lists describe."""
+    lists = (config.layers, config.layer_grids, config.layer_gem_p, config.layer_weights)
+    parts = []
+    for layer, grid, gem_p, weight in zip(*lists, strict=True):
+        rows, columns = (int(cells) for cells in grid.split("x"))
+        parts.append(DescriptorPart(layer, rows, columns, gem_p, weight))
+    return tuple(parts)
+
+
+class Embedder:
+    """Images to L2-normalised descriptors.
+
+    Attributes:
+        model: ``name@hash`` where the hash covers the weights and every setting that changes the
+            descriptor: descriptors of two models are never comparable.
+        dimension: length D of a descriptor.
+
+    Raises:
+        BackboneError, WeightsError, WhiteningError: at construction, for what is wrong there.
+    """
+
+    model: str
+    dimension: int
+
+    def __init__(self, config: EmbeddingConfig) -> None:
+        if config.threads > 0:
+            torch.set_num_threads(config.threads)
+        self._config = config
+        self._device = _device(config.device)
+        self._parts = descriptor_parts(config)
+        self._backbone = make_backbone(config.backbone, config.weights)
+        self._activations: dict[str, Tensor] = {}
+        for layer in {part.layer for part in self._parts} - {LAST_FEATURES}:
+            self._record(layer, self._backbone.layer(layer))
+        self._backbone.network.to(self._device, memory_format=torch.channels_last)
+        scale = torch.tensor(self._backbone.std) * 255.0
+        shift = torch.tensor(self._backbone.mean) * 255.0
+        self._shift = shift.view(1, 3, 1, 1).to(self._device)
+        self._scale = scale.view(1, 3, 1, 1).to(self._device)
+        self._whitening = Whitening.load(config.whitening) if config.whitening else None
+        self.model = f"{config.backbone}@{self._fingerprint()}"
+        blank = np.zeros((config.image_height, config.image_width, 3), np.uint8)
+        self.dimension = self.embed([blank]).shape[1]
+
+    def embed(
+        self, images: Sequence[Image], attention: Sequence[NDArray[np.uint8]] | None = None
+    ) -> NDArray[np.float32]:
+        """Descriptors (B, D) float32 of B images, (H, W, 3) BGR or (H, W) grey uint8 of any size.
+
+        Args:
+            attention: one (h, w) uint8 map an image; only read when ``attention: pooling``, and
+                then an image without one is pooled evenly.
+
+        Raises:
+            EmbeddingError: no image, or one that is not 8-bit with 1 or 3 channels.
+        """
+        batch = self._batch(images)
+        weights = self._attention_batch(attention, len(images))
+        with torch.inference_mode(), self._precision():
+            descriptors = self._describe(batch, weights).float().cpu().numpy()
+        if self._whitening is not None:
+            descriptors = self._whitening(descriptors)
+        return np.ascontiguousarray(descriptors, dtype=np.float32)
+
+    def _record(self, name: str, layer: nn.Module) -> None:
+        def keep(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+            self._activations[name] = output
+
+        layer.register_forward_hook(keep)
+
+    def _describe(self, batch: Tensor, attention: Tensor | None) -> Tensor:
+        self._activations[LAST_FEATURES] = self._backbone.features(
+            (batch - self._shift) / self._scale
+        )
+        pooled = []
+        for part in self._parts:
+            vector = gem_pool(
+                self._activations[part.layer].float(),
+                part.gem_p,
+                (part.rows, part.columns),
+                attention,
+            )
+            pooled.append(part.weight**0.5 * functional.normalize(vector))
+        self._activations.clear()
+        return functional.normalize(torch.cat(pooled, dim=1))
+
+    def _batch(self, images: Sequence[Image]) -> Tensor:
+        if len(images) == 0:
+            raise EmbeddingError("no image to embed")
+        size = (self._config.image_width, self._config.image_height)
+        rgb = np.stack([_resized_rgb(image, size) for image in images])
+        batch = torch.from_numpy(rgb).to(self._device)
+        return batch.permute(0, 3, 1, 2).float()  # already channels-last in memory
+
+    def _attention_batch(
+        self, attention: Sequence[NDArray[np.uint8]] | None, count: int
+    ) -> Tensor | None:
+        if self._config.attention == "none" or attention is None:
+            return None
+        if len(attention) != count:
+            raise EmbeddingError(f"{len(attention)} attention maps for {count} images")
+        size = (self._config.image_width // 4, self._config.image_height // 4)
+        maps = [cv2.resize(map_, size, interpolation=cv2.INTER_AREA) for map_ in attention]
+        return torch.from_numpy(np.stack(maps)[:, None]).to(self._device).float() / 255.0
+
+    def _precision(self) -> torch.autocast:
+        mixed = self._config.mixed_precision and self._device.type == "cuda"
+        return torch.autocast(self._device.type, enabled=mixed)
+
+    def _fingerprint(self) -> str:
+        config = self._config
+        settings = (
+            self._parts,
+            (config.image_width, config.image_height),
+            config.attention,
+        )
+        digest = hashlib.sha256(self._backbone.fingerprint)
+        digest.update(repr(settings).encode())
+        if self._whitening is not None:
+            digest.update(self._whitening.fingerprint)
+        return digest.hexdigest()[:12]
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise EmbeddingError("device: cuda, but PyTorch sees no CUDA device; use auto or cpu")
+    return torch.device(name)
+
+
+def _resized_rgb(image: Image, size: tuple[int, int]) -> NDArray[np.uint8]:
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.size == 0:
+        raise EmbeddingError(f"not an 8-bit image: {image.dtype} array of shape {image.shape}")
+    if image.ndim == 3 and image.shape[2] != 3:
+        raise EmbeddingError(f"an image has 1 or 3 channels, not {image.shape[2]}")
+    shrinks = image.shape[1] >= size[0] and image.shape[0] >= size[1]
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    small = cv2.resize(image, size, interpolation=how)
+    to_rgb = cv2.COLOR_GRAY2RGB if small.ndim == 2 else cv2.COLOR_BGR2RGB
+    return np.asarray(cv2.cvtColor(small, to_rgb), np.uint8)
