@@ -172,6 +172,8 @@ class LoopClosureConfig(ImageInput):
     assumed_horizontal_fov: Annotated[float, Field(gt=5.0, lt=179.0)]
     depth_topic_used: bool
     depth_scale: Positive
+    feature_wait: NonNegative
+    verdict_timeout: Positive
     map: str
 
 
@@ -180,6 +182,25 @@ class PoseGraphConfig(NodeConfig):
 
     node_name: ClassVar[str] = "pose_graph"
     mode: Literal["se3", "se2"]
+    closure_model: Literal["measured", "weak"]
+    odometry_translation_sigma: Positive
+    odometry_translation_per_metre: NonNegative
+    odometry_rotation_sigma: Positive
+    odometry_rotation_per_metre: NonNegative
+    odometry_rotation_per_radian: NonNegative
+    odometry_max_speed: Positive
+    missing_odometry_translation_sigma: Positive
+    missing_odometry_rotation_sigma: Annotated[float, Field(gt=0.0, le=3.2)]
+    closure_translation_sigma: Positive
+    closure_rotation_sigma: Positive
+    weak_translation_sigma: Positive
+    weak_rotation_sigma: Positive
+    robust_kernel: Literal["cauchy", "huber", "dcs", "none"]
+    robust_width: Positive
+    gate_probability: Annotated[float, Field(gt=0.5, lt=1.0)]
+    relinearize_translation: Positive
+    relinearize_rotation: Positive
+    relinearize_every: int = Field(ge=1, le=1000)
     map: str
 
 
@@ -190,6 +211,14 @@ class GpsImageSyncConfig(ImageInput):
     dataset: str
     keyframe_translation: Positive
     keyframe_rotation: Positive
+    image_format: Literal["jpg", "png"]
+    jpeg_quality: int = Field(ge=1, le=100)
+    fix_max_gap: Positive
+    fix_max_sigma: Positive
+    fix_max_speed: Positive
+    heading_min_distance: Positive
+    odometry_max_gap: Positive
+    max_wait: Positive
 
 
 class BagPlayerConfig(NodeConfig):
