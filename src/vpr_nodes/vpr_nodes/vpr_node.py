@@ -6,7 +6,8 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any, ClassVar
+from contextlib import suppress
+from typing import Any, ClassVar, TypeVar
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
@@ -14,12 +15,12 @@ from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.event_handler import SubscriptionEventCallbacks
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
-
 from vpr.config import ConfigError, NodeConfig, shared_parameters
 from vpr.images.decoding import ImageError
+
 from vpr_nodes.health import Health
 
 # Best effort takes both reliable and best-effort cameras. Deep enough to bridge a slow frame.
@@ -62,6 +63,9 @@ class VprNode(LifecycleNode):
     def start(self) -> None:
         """Create subscriptions with ``listen`` and timers with ``every``."""
         raise NotImplementedError
+
+    def finish(self) -> None:
+        """Last words before the process ends, as closing a file."""
 
     def _declare_parameters(self) -> None:
         defaults = self.Config.from_file()
@@ -180,15 +184,33 @@ class VprNode(LifecycleNode):
         self._diagnostics.publish(message)
 
 
-def run(node_class: type[VprNode], arguments: list[str] | None = None) -> None:
-    """Process entry point of one node: exit status 0 when stopped, 2 when refused at start."""
+N = TypeVar("N", bound=VprNode)
+
+
+def run(
+    node_class: type[N], until: Callable[[N], bool] = lambda _: False, poll: float = 0.1
+) -> None:
+    """Process entry point of one node: exit status 0 when stopped, 2 when refused at start.
+
+    Args:
+        until: the process also ends once this is true of the node; asked every ``poll`` seconds.
+    """
+    node: N | None = None
     try:
-        rclpy.init(args=arguments)
+        rclpy.init()
         node = node_class()
         if not node.autostart():
             sys.exit(2)
-        rclpy.spin(node)
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        while rclpy.ok() and not until(node):
+            executor.spin_once(timeout_sec=poll)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
-        rclpy.try_shutdown()
+        with suppress(KeyboardInterrupt):  # a second Ctrl-C during the clean-up
+            if node is not None:
+                node.finish()
+            rclpy.try_shutdown()
+    if node is not None and node.start_error:
+        sys.exit(2)

@@ -1,0 +1,80 @@
+"""embedding: camera image (and attention) to place descriptor.
+
+Subscribes the camera and, when ``attention`` is ``pooling``, ``attention``, joined by exact
+stamp; publishes ``descriptor``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sensor_msgs.msg import Image as ImageMsg
+from vpr.config import EmbeddingConfig
+from vpr.models.embedder import Embedder
+from vpr.records import Image
+
+from vpr_interfaces.msg import Descriptor as DescriptorMsg
+from vpr_nodes.conversions import descriptor_msg, image_of, stamp_ns, time_msg
+from vpr_nodes.image_input import ExactStampJoin, ImageInput
+from vpr_nodes.vpr_node import RELIABLE, SENSOR, VprNode, run
+
+JOIN_CAPACITY = 10  # frames; older ones never got their counterpart
+
+
+class EmbeddingNode(VprNode):
+    """Descriptor network as a node."""
+
+    Config = EmbeddingConfig
+    config: EmbeddingConfig
+
+    def setup(self) -> None:
+        self.embedder = Embedder(self.config)
+        self.embedder.warm_up()
+        self.images: ExactStampJoin[tuple[str, Image]] = ExactStampJoin(JOIN_CAPACITY)
+        self.attentions: ExactStampJoin[Image] = ExactStampJoin(JOIN_CAPACITY)
+        self.publisher = self.create_lifecycle_publisher(DescriptorMsg, "descriptor", RELIABLE)
+        self.get_logger().info(
+            f"model {self.embedder.model}, {self.embedder.dimension} dimensions, "
+            f"on {self.embedder.device}"
+        )
+
+    def start(self) -> None:
+        ImageInput(self, self.config.image_transport, self._on_image)
+        if self.config.attention == "pooling":
+            self.listen(
+                ImageMsg,
+                "attention",
+                self._on_attention,
+                SENSOR,
+                without="no descriptor: attention pooling waits for the segmentation node",
+            )
+
+    def _on_image(self, stamp: int, frame_id: str, image: Image, _: Any) -> None:
+        if self.config.attention == "none":
+            self._embed(stamp, frame_id, image, None)
+        elif (attention := self.attentions.take(stamp)) is not None:
+            self._embed(stamp, frame_id, image, attention)
+        else:
+            self.images.put(stamp, (frame_id, image))
+
+    def _on_attention(self, message: ImageMsg) -> None:
+        stamp = stamp_ns(message.header.stamp)
+        attention = image_of(message)
+        if (waiting := self.images.take(stamp)) is not None:
+            self._embed(stamp, *waiting, attention)
+        else:
+            self.attentions.put(stamp, attention)
+
+    def _embed(self, stamp: int, frame_id: str, image: Image, attention: Image | None) -> None:
+        attentions = None if attention is None else [attention]
+        descriptor = self.timed(self.embedder.embed, [image], attentions)[0]
+        message = descriptor_msg(descriptor, self.embedder.model)
+        message.header.stamp = time_msg(stamp)
+        message.header.frame_id = frame_id
+        self.publisher.publish(message)
+        self.health.published["descriptor"] += 1
+
+
+def main() -> None:
+    """Process entry point."""
+    run(EmbeddingNode)

@@ -1,0 +1,176 @@
+"""loop_closure: place matches to verified or rejected closures with a relative pose.
+
+Subscribes the camera, ``camera/camera_info``, ``camera/depth`` (when ``depth_topic_used``),
+``keyframe`` and ``matches``; publishes ``loop_closures``. Images, keyframes and matches are
+joined by exact stamp. Owns the ``features`` part of a map.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import Image as ImageMsg
+from vpr.config import LoopClosureConfig
+from vpr.images.decoding import decode_depth
+from vpr.records import CameraModel, ClosureState, Image, Keyframe, LoopClosure, PlaceMatches
+from vpr.verification.features import LocalFeatures
+from vpr.verification.loop_closer import LoopCloser
+
+from vpr_interfaces.msg import Keyframe as KeyframeMsg
+from vpr_interfaces.msg import LoopClosure as LoopClosureMsg
+from vpr_interfaces.msg import PlaceMatches as PlaceMatchesMsg
+from vpr_nodes.conversions import (
+    camera_of,
+    closure_msg,
+    keyframe_of,
+    matches_of,
+    stamp_ns,
+)
+from vpr_nodes.image_input import ExactStampJoin, ImageInput
+from vpr_nodes.map_part import MapPart
+from vpr_nodes.vpr_node import RELIABLE, SENSOR, VprNode, run
+
+JOIN_CAPACITY = 50  # frames whose features wait for their keyframe
+
+
+class LoopClosureNode(VprNode):
+    """Verification as a node."""
+
+    Config = LoopClosureConfig
+    config: LoopClosureConfig
+
+    def setup(self) -> None:
+        self.closer = LoopCloser(self.config)
+        self.part = MapPart(self, "features", self.closer.state, self.closer.restore)
+        if self.config.map:
+            self.part.load(Path(self.config.map))
+        self.camera: CameraModel | None = None
+        self.images: ExactStampJoin[Image] = ExactStampJoin(JOIN_CAPACITY)
+        self.depths: ExactStampJoin[NDArray[np.float32]] = ExactStampJoin(JOIN_CAPACITY)
+        self.features: ExactStampJoin[LocalFeatures] = ExactStampJoin(JOIN_CAPACITY)
+        self.waiting: deque[tuple[float, Keyframe | PlaceMatches]] = deque()
+        self.session: int | None = None
+        self.last_keyframe = time.monotonic()
+        self.frame_id = ""
+        self.publisher = self.create_lifecycle_publisher(LoopClosureMsg, "loop_closures", RELIABLE)
+
+    def start(self) -> None:
+        self.listen(
+            CameraInfo,
+            "camera/camera_info",
+            self._on_camera_info,
+            SENSOR,
+            without=f"field of view assumed {self.config.assumed_horizontal_fov:.0f} degrees",
+        )
+        ImageInput(self, self.config.image_transport, self._on_image)
+        if self.config.depth_topic_used:
+            self.listen(ImageMsg, "camera/depth", self._on_depth, SENSOR, without="no metric depth")
+        self.listen(KeyframeMsg, "keyframe", self._on_keyframe, RELIABLE, "nothing to verify")
+        self.listen(PlaceMatchesMsg, "matches", self._on_matches, RELIABLE)
+        self.every(self.config.verdict_timeout / 4, self._settle)
+
+    def _on_camera_info(self, message: CameraInfo) -> None:
+        self.camera = camera_of(message)
+
+    def _camera_for(self, image: Image) -> CameraModel:
+        if self.camera is not None:
+            return self.camera
+        height, width = image.shape[:2]
+        return CameraModel.from_horizontal_fov(width, height, self.config.assumed_horizontal_fov)
+
+    def _on_image(self, stamp: int, frame_id: str, image: Image, _: Any) -> None:
+        self.frame_id = frame_id
+        if not self.config.depth_topic_used:
+            self._extract(stamp, image, None)
+        elif (depth := self.depths.take(stamp)) is not None:
+            self._extract(stamp, image, depth)
+        else:
+            self.images.put(stamp, image)
+
+    def _on_depth(self, message: ImageMsg) -> None:
+        stamp = stamp_ns(message.header.stamp)
+        depth = decode_depth(
+            message.encoding,
+            message.height,
+            message.width,
+            message.step,
+            message.data,
+            bool(message.is_bigendian),
+            self.config.depth_scale,
+        )
+        if (image := self.images.take(stamp)) is not None:
+            self._extract(stamp, image, depth)
+        else:
+            self.depths.put(stamp, depth)
+
+    def _extract(self, stamp: int, image: Image, depth: NDArray[np.float32] | None) -> None:
+        self.features.put(stamp, self.closer.extract(image, depth, self._camera_for(image)))
+        self._release()
+
+    def _on_keyframe(self, message: KeyframeMsg) -> None:
+        self.last_keyframe = time.monotonic()
+        self.waiting.append((self.last_keyframe, keyframe_of(message)))
+        self._release()
+
+    def _on_matches(self, message: PlaceMatchesMsg) -> None:
+        self.waiting.append((time.monotonic(), matches_of(message)))
+        self._release()
+
+    def _release(self) -> None:
+        """Work off keyframes and matches in order; a keyframe waits a while for its image."""
+        while self.waiting:
+            since, item = self.waiting[0]
+            if isinstance(item, Keyframe):
+                features = self.features.take(item.stamp_ns)
+                if features is None and time.monotonic() - since < self.config.feature_wait:
+                    return
+                self._add(item, features)
+            else:
+                self._verify(item)
+            self.waiting.popleft()
+
+    def _add(self, keyframe: Keyframe, features: LocalFeatures | None) -> None:
+        if self.session is not None and keyframe.session != self.session:
+            self._publish(self.closer.flush())
+        self.session = keyframe.session
+        if features is None and (image := self.images.take(keyframe.stamp_ns)) is not None:
+            self.health.drop("no_depth_at_image", "no depth image with the keyframe's stamp")
+            features = self.closer.extract(image, None, self._camera_for(image))
+        if features is None:
+            self.health.drop("keyframe_without_image", "a keyframe's image never came")
+        self.closer.add_keyframe(keyframe, features)
+
+    def _verify(self, matches: PlaceMatches) -> None:
+        closures = self.timed(self.closer.verify, matches)
+        if not matches.candidates:
+            self.health.last_reason = matches.explanation
+        self._publish(closures)
+
+    def _settle(self) -> None:
+        """Give candidates that wait for agreement their verdict once the camera is silent."""
+        self._release()
+        if time.monotonic() - self.last_keyframe > self.config.verdict_timeout:
+            self._publish(self.closer.flush())
+
+    def _publish(self, closures: list[LoopClosure]) -> None:
+        for closure in closures:
+            self.publisher.publish(closure_msg(closure, self.frame_id))
+            self.health.published[closure.state.name.lower()] += 1
+            if closure.state == ClosureState.REJECTED:
+                self.health.published[f"rejected {closure.rejected_by}"] += 1
+            self.health.last_reason = closure.reason
+            self.get_logger().debug(
+                f"{closure.query_id} -> {closure.reference_id} {closure.state.name}: "
+                f"{closure.reason}"
+            )
+
+
+def main() -> None:
+    """Process entry point."""
+    run(LoopClosureNode)
