@@ -1,0 +1,133 @@
+"""The whole suite, and a bag to play through it if one is given.
+
+ros2 launch vpr_bringup relocalize.launch.py bag:=bags/demo image_transport:=compressed rviz:=true
+"""
+
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.conditions import IfCondition
+from launch.substitutions import (
+    EnvironmentVariable,
+    LaunchConfiguration,
+    NotEqualsSubstitution,
+    PathJoinSubstitution,
+)
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.substitutions import FindPackageShare
+
+NODES = (
+    "segmentation",
+    "embedding",
+    "sequence_matching",
+    "loop_closure",
+    "pose_graph",
+    "gps_image_sync",
+)
+CONFIG = PathJoinSubstitution([FindPackageShare("vpr_bringup"), "config"])
+# Each robot keeps its own transform tree inside its namespace, as nav2 has it.
+TF = [("/tf", "tf"), ("/tf_static", "tf_static")]
+
+
+def generate_launch_description() -> LaunchDescription:
+    return LaunchDescription(
+        [
+            *ARGUMENTS,
+            # Fast DDS drops most raw images at its default socket sizes; LARGE_DATA delivers all.
+            SetEnvironmentVariable(
+                "FASTDDS_BUILTIN_TRANSPORTS",
+                EnvironmentVariable(
+                    "FASTDDS_BUILTIN_TRANSPORTS",
+                    default_value="LARGE_DATA?max_msg_size=2MB&sockets_size=2MB&non_blocking=true",
+                ),
+            ),
+            OpaqueFunction(function=suite),
+            Node(
+                package="vpr_nodes",
+                executable="bag_player",
+                namespace=LaunchConfiguration("namespace"),
+                parameters=[
+                    {
+                        "bag": ParameterValue(LaunchConfiguration("bag"), value_type=str),
+                        "rate": ParameterValue(LaunchConfiguration("rate"), value_type=float),
+                    }
+                ],
+                remappings=TF,
+                ros_arguments=["--log-level", LaunchConfiguration("log_level")],
+                output="screen",
+                condition=IfCondition(NotEqualsSubstitution(LaunchConfiguration("bag"), "")),
+            ),
+            Node(
+                package="rviz2",
+                executable="rviz2",
+                namespace=LaunchConfiguration("namespace"),
+                arguments=["-d", PathJoinSubstitution([CONFIG, "vpr.rviz"])],
+                parameters=[{"use_sim_time": LaunchConfiguration("use_sim_time")}],
+                remappings=TF,
+                condition=IfCondition(LaunchConfiguration("rviz")),
+            ),
+        ]
+    )
+
+
+ARGUMENTS = (
+    DeclareLaunchArgument("namespace", default_value="", description="Namespace of every node"),
+    DeclareLaunchArgument(
+        "params_file",
+        default_value=PathJoinSubstitution([CONFIG, "vpr.yaml"]),
+        description="Parameters, keyed by node; may hold only the values it changes",
+    ),
+    DeclareLaunchArgument(
+        "composed",
+        default_value="false",
+        description="All nodes in one process, sharing one CUDA context, instead of one each",
+    ),
+    DeclareLaunchArgument(
+        "autostart",
+        default_value="true",
+        description="Configure and activate the lifecycle nodes at once",
+    ),
+    DeclareLaunchArgument("log_level", default_value="info", description="Of every node"),
+    DeclareLaunchArgument(
+        "map", default_value="", description="Map folder to relocalize in; empty as in params_file"
+    ),
+    DeclareLaunchArgument(
+        "image_transport",
+        default_value="",
+        choices=["", "raw", "compressed"],
+        description="Read camera/image_raw or camera/image_raw/compressed; empty as in params_file",
+    ),
+    DeclareLaunchArgument("bag", default_value="", description="Bag to play; empty plays none"),
+    DeclareLaunchArgument("rate", default_value="1.0", description="Playing speed of the bag"),
+    DeclareLaunchArgument(
+        "use_sim_time",
+        default_value=NotEqualsSubstitution(LaunchConfiguration("bag"), ""),
+        description="Follow /clock; true where a bag is played",
+    ),
+    DeclareLaunchArgument("rviz", default_value="false", description="Open RViz on the results"),
+)
+
+
+def suite(context: LaunchContext) -> list[Node]:
+    """The six nodes, a process each, or the one process that holds them all."""
+    argument = context.launch_configurations
+    overrides = {
+        "use_sim_time": LaunchConfiguration("use_sim_time"),
+        "autostart": LaunchConfiguration("autostart"),
+    }
+    for name in ("map", "image_transport"):
+        if argument[name]:  # nodes without the parameter ignore it
+            overrides[name] = ParameterValue(argument[name], value_type=str)
+    composed = IfCondition(LaunchConfiguration("composed")).evaluate(context)
+    return [
+        Node(
+            package="vpr_nodes",
+            executable=executable,
+            namespace=LaunchConfiguration("namespace"),
+            parameters=[LaunchConfiguration("params_file"), overrides],
+            remappings=TF,
+            ros_arguments=["--log-level", LaunchConfiguration("log_level")],
+            output="screen",
+        )
+        for executable in (("composed",) if composed else NODES)
+    ]
