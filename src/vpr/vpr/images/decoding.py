@@ -8,7 +8,7 @@ reads 16UC1 wrongly and both it and rosbags-image ignore padded rows.
 from __future__ import annotations
 
 from array import array
-from typing import Any
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vpr.records import Image
 
-Payload = bytes | bytearray | memoryview | array[int] | NDArray[np.uint8]
+Payload: TypeAlias = "bytes | bytearray | memoryview | array[int] | NDArray[np.uint8]"
 
 
 class ImageError(ValueError):

@@ -1,0 +1,217 @@
+"""The command line: ``vpr demo | run | play | record | eval | bag | map | bench``.
+
+Commands that start nodes need a built workspace; the rest is the pure library.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from vpr.config import ConfigError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+eval_app = typer.Typer(no_args_is_help=True, help="Measure on your own data.")
+bag_app = typer.Typer(no_args_is_help=True, help="Make bags: a simulated world, image folders.")
+map_app = typer.Typer(no_args_is_help=True, help="Look into a map folder.")
+app.add_typer(eval_app, name="eval")
+app.add_typer(bag_app, name="bag")
+app.add_typer(map_app, name="map")
+console = Console()
+
+ParamsFile = Annotated[
+    Path | None, typer.Option("--params-file", help="Parameters laid over the shipped ones.")
+]
+Composed = Annotated[
+    bool, typer.Option("--composed/--processes", help="All nodes in one process, or one each.")
+]
+JsonOut = Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")]
+
+
+def _bringup(module: str) -> Any:
+    """A module of vpr_bringup, or one sentence on how to get it."""
+    try:
+        return import_module(f"vpr_bringup.{module}")
+    except ModuleNotFoundError as error:
+        missing = error.name or "vpr_bringup"
+        _fail(f"{missing} is not importable: build the workspace (make build) and source it")
+
+
+def _fail(message: str) -> Any:
+    Console(stderr=True).print(f"[red]error:[/] {message}", highlight=False)
+    raise typer.Exit(2)
+
+
+def _write_json(path: Path | None, values: dict[str, Any]) -> None:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(values, indent=2) + "\n")
+
+
+@app.command()
+def demo(
+    seed: Annotated[
+        int | None, typer.Option(help="Drive another simulated world instead of the shipped bag.")
+    ] = None,
+    bag: Annotated[Path | None, typer.Option(help="Play this bag instead.")] = None,
+    out: Annotated[Path, typer.Option(help="Where the results go.")] = Path("out/demo"),
+    rate: Annotated[float, typer.Option(help="Playing speed.", min=0.05, max=20.0)] = 1.0,
+    composed: Composed = False,
+    params_file: ParamsFile = None,
+) -> None:
+    """Play a bag through all nodes and show what came of it."""
+    from vpr.bags.reader import BagError
+
+    module = _bringup("demo")
+    try:
+        module.run_demo(
+            module.DemoOptions(
+                out=out,
+                bag=bag,
+                seed=seed,
+                rate=rate,
+                composed=composed,
+                params_file=params_file,
+            )
+        )
+    except (module.DemoError, BagError, ConfigError) as error:
+        _fail(str(error))
+
+
+@app.command()
+def run(
+    composed: Composed = False,
+    params_file: ParamsFile = None,
+    namespace: Annotated[str, typer.Option(help="Namespace of every node.")] = "",
+    log_level: Annotated[str, typer.Option(help="debug | info | warn | error")] = "info",
+    use_sim_time: Annotated[bool, typer.Option(help="Follow /clock.")] = False,
+    map_folder: Annotated[
+        Path | None, typer.Option("--map", help="Map folder to relocalize in.")
+    ] = None,
+    bag: Annotated[Path | None, typer.Option(help="Also play this bag.")] = None,
+    rate: Annotated[float, typer.Option(help="Playing speed of the bag.")] = 1.0,
+) -> None:
+    """Start the suite here, as the launch file does where ros2 launch is installed."""
+    processes = _bringup("processes")
+    parameters: dict[str, Any] = {} if map_folder is None else {"map": str(map_folder.resolve())}
+    options = processes.RosOptions(
+        params_file, namespace, log_level, use_sim_time or bag is not None, parameters
+    )
+    try:
+        with processes.NodeProcesses() as children:
+            children.start_suite(options, composed)
+            if bag is not None:
+                children.start("bag_player", _playing(processes, options, bag, rate, False))
+            children.wait_while_running()
+    except processes.NodeStopped as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        console.print("stopped")
+
+
+def _playing(processes: Any, options: Any, bag: Path, rate: float, loop: bool) -> Any:
+    parameters = {"bag": str(bag.resolve()), "rate": rate, "loop": loop}
+    return processes.RosOptions(
+        options.params_file, options.namespace, options.log_level, False, parameters
+    )
+
+
+@app.command()
+def play(
+    bag: Path,
+    rate: Annotated[float, typer.Option(help="Playing speed.")] = 1.0,
+    loop: Annotated[bool, typer.Option(help="Begin again at the end.")] = False,
+    namespace: Annotated[str, typer.Option(help="Namespace to play into.")] = "",
+) -> None:
+    """Play a bag onto its topics, with /clock."""
+    processes = _bringup("processes")
+    options = processes.RosOptions(namespace=namespace)
+    try:
+        with processes.NodeProcesses() as children:
+            children.start("bag_player", _playing(processes, options, bag, rate, loop))
+            children.wait_while_running()
+    except processes.NodeStopped as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        console.print("stopped")
+
+
+@app.command()
+def record(
+    out: Path,
+    topics: Annotated[list[str] | None, typer.Option("--topic", help="Repeat for several.")] = None,
+    namespace: Annotated[str, typer.Option(help="Namespace the topics are relative to.")] = "",
+) -> None:
+    """Record the suite's topics into a bag (MCAP) until interrupted."""
+    processes = _bringup("processes")
+    parameters: dict[str, Any] = {"bag": str(out.resolve())}
+    if topics:
+        parameters["topics"] = "[" + ",".join(topics) + "]"
+    try:
+        with processes.NodeProcesses() as children:
+            children.start(
+                "bag_recorder", processes.RosOptions(namespace=namespace, parameters=parameters)
+            )
+            children.wait_while_running()
+    except processes.NodeStopped as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        console.print(f"recorded {out}")
+
+
+@app.command()
+def bench(
+    out: Annotated[Path, typer.Option(help="Where the results go.")] = Path("out/bench"),
+) -> None:
+    """Print the headline figures, each beside its peer, with p50 and p95."""
+    _bringup("bench").run_bench(out)
+
+
+@eval_app.command("places")
+def eval_places(
+    reference: Annotated[Path, typer.Option(help="Folder of reference images.")],
+    query: Annotated[Path, typer.Option(help="Folder of query images.")],
+    ground_truth: Annotated[
+        Path, typer.Option(help="CSV 'query,references' with space-separated indices.")
+    ],
+    sequence_length: Annotated[
+        int | None, typer.Option(help="Frames matched together; 1 is single-image.", min=1)
+    ] = None,
+    json_out: JsonOut = None,
+    params_file: ParamsFile = None,
+) -> None:
+    """Recall, recall at 100 % precision and average precision over two image folders."""
+    from vpr.evaluation.places import EvaluationError, evaluate_places
+    from vpr.images.decoding import ImageError
+
+    try:
+        result = evaluate_places(
+            reference, query, ground_truth, sequence_length, params_file=params_file
+        )
+    except (EvaluationError, ImageError, ConfigError) as error:
+        _fail(str(error))
+    values = result.to_json()
+    _print_figures(f"{query.name} in {reference.name}", values)
+    _write_json(json_out, values)
+
+
+def _print_figures(title: str, values: dict[str, Any]) -> None:
+    table = Table("figure", "value", title=title)
+    for name, value in values.items():
+        table.add_row(name, f"{value:.4f}" if isinstance(value, float) else str(value))
+    console.print(table)
+
+
+def main() -> None:
+    """Entry point of ``python -m vpr.cli``."""
+    app(prog_name="vpr")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""The nodes as child processes: the same executables and params file that the launch file uses."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+# Fast DDS drops most raw images at its default socket sizes; LARGE_DATA delivers all.
+TRANSPORTS = "LARGE_DATA?max_msg_size=2MB&sockets_size=2MB&non_blocking=true"
+SUITE = (
+    "segmentation",
+    "embedding",
+    "sequence_matching",
+    "loop_closure",
+    "pose_graph",
+    "gps_image_sync",
+)
+STOP_PATIENCE = 8.0  # s from SIGINT until SIGKILL
+
+
+class NodeStopped(RuntimeError):
+    """A node's process ended by itself, as when its parameters are refused."""
+
+
+@dataclass(frozen=True)
+class RosOptions:
+    """What every node is started with."""
+
+    params_file: Path | None = None
+    namespace: str = ""
+    log_level: str = "info"
+    use_sim_time: bool = False
+    parameters: Mapping[str, Any] = field(default_factory=dict)  # "node.parameter" or "parameter"
+
+    def arguments(self) -> list[str]:
+        """Command-line arguments after the executable."""
+        words = ["--ros-args", "--log-level", self.log_level]
+        words += ["-p", f"use_sim_time:={str(self.use_sim_time).lower()}"]
+        if self.params_file is not None:
+            words += ["--params-file", str(self.params_file)]
+        if self.namespace:
+            words += ["-r", f"__ns:=/{self.namespace.strip('/')}"]
+        for name, value in self.parameters.items():
+            node, _, parameter = name.rpartition(".")
+            words += ["-p", f"{node + ':' if node else ''}{parameter}:={yaml_word(value)}"]
+        return words
+
+
+def yaml_word(value: Any) -> str:
+    """A parameter value as ROS reads it on the command line."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f"'{value}'"
+    return str(value)
+
+
+class NodeProcesses:
+    """Child processes that are stopped together; use it as a context manager.
+
+    Output goes to the terminal, or to one file a process in ``log_folder``.
+    """
+
+    def __init__(self, log_folder: Path | None = None, domain_id: int | None = None) -> None:
+        self._log_folder = log_folder
+        self._environment = dict(os.environ)
+        self._environment.setdefault("FASTDDS_BUILTIN_TRANSPORTS", TRANSPORTS)
+        if domain_id is not None:
+            self._environment["ROS_DOMAIN_ID"] = str(domain_id)
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self, executable: str, options: RosOptions, extra: Sequence[str] = ()) -> None:
+        """Start an executable of ``vpr_nodes`` under its own name."""
+        command = [sys.executable, "-c", f"from vpr_nodes.{executable} import main; main()"]
+        command += [*extra, *options.arguments()]
+        output = None
+        if self._log_folder is not None:
+            self._log_folder.mkdir(parents=True, exist_ok=True)
+            output = (self._log_folder / f"{executable}.log").open("wb")
+        self._children[executable] = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT if output else None,
+            env=self._environment, start_new_session=True,
+        )  # fmt: skip
+        if output is not None:
+            output.close()
+
+    def start_suite(
+        self, options: RosOptions, composed: bool, nodes: Sequence[str] = SUITE
+    ) -> None:
+        """Start the nodes, one process each or all in one."""
+        if composed:
+            self.start("composed", options, ["--nodes", *nodes])
+            return
+        for node in nodes:
+            self.start(node, options)
+
+    def check(self) -> None:
+        """Raise when a process has ended by itself.
+
+        Raises:
+            NodeStopped: names it, its exit status and the last lines it said.
+        """
+        for name, child in self._children.items():
+            if child.poll() not in (None, 0):
+                raise NodeStopped(f"{name} ended with status {child.returncode}\n{self.tail(name)}")
+
+    def tail(self, name: str, lines: int = 8) -> str:
+        """The last lines a process said; empty when it spoke to the terminal."""
+        if self._log_folder is None:
+            return ""
+        text = (self._log_folder / f"{name}.log").read_text(errors="replace")
+        return "\n".join(text.splitlines()[-lines:])
+
+    def running(self, name: str) -> bool:
+        """Whether a started process still runs."""
+        return self._children[name].poll() is None
+
+    def wait_while_running(self, seconds: float = 0.2) -> None:
+        """Block until interrupted or until every process has ended.
+
+        Raises:
+            NodeStopped: one of them was refused at start or failed.
+        """
+        while any(child.poll() is None for child in self._children.values()):
+            self.check()
+            time.sleep(seconds)
+        self.check()
+
+    def stop_one(self, name: str) -> None:
+        """Stop one process and wait for it."""
+        _stop([self._children[name]])
+
+    def stop(self) -> None:
+        """Stop all processes: SIGINT, then SIGKILL for those that stay."""
+        _stop(list(self._children.values()))
+
+
+def _stop(children: list[subprocess.Popen[bytes]]) -> None:
+    for child in children:
+        if child.poll() is None:
+            child.send_signal(signal.SIGINT)
+    deadline = time.monotonic() + STOP_PATIENCE
+    for child in children:
+        try:
+            child.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
