@@ -151,6 +151,11 @@ class SequenceMatchingConfig(NodeConfig):
     min_speed_ratio: Annotated[float, Field(gt=0.0, le=1.0)]
     max_speed_ratio: Annotated[float, Field(ge=1.0, le=10.0)]
     speed_steps: int = Field(ge=1, le=51)
+    prior_places: NonNegative
+    probability_midpoint: float
+    probability_width: Positive
+    candidate_separation: int = Field(ge=1)
+    time_jump_tolerance: NonNegative
     exclude_recent_time: NonNegative
     exclude_recent_keyframes: int = Field(ge=0)
     top_k: int = Field(ge=1, le=100)
@@ -174,6 +179,36 @@ class LoopClosureConfig(ImageInput):
     depth_scale: Positive
     feature_wait: NonNegative
     verdict_timeout: Positive
+    feature_count: int = Field(ge=50, le=5000)
+    feature_contrast: int = Field(ge=1, le=100)
+    feature_min_width: int = Field(ge=64, le=4096)
+    feature_max_width: int = Field(ge=64, le=4096)
+    match_ratio: Annotated[float, Field(gt=0.0, le=1.0)]
+    match_max_distance: int = Field(ge=1, le=256)
+    inlier_threshold: Annotated[float, Field(gt=0.0, le=20.0)]
+    min_inliers: int = Field(ge=8, le=5000)
+    min_inlier_share: Fraction
+    min_inlier_coverage: Fraction
+    max_translation: Positive
+    max_rotation: Annotated[float, Field(gt=0.0, le=3.15)]
+    max_view_scale: Annotated[float, Field(ge=1.0, le=10.0)]
+    min_landmarks: int = Field(ge=6, le=5000)
+    triangulation_baseline: Positive
+    pixel_noise: Positive
+    depth_noise: Positive
+    odometry_noise: NonNegative
+    odometry_scale_noise: Fraction
+    assumed_scale_noise: Fraction
+    weak_translation: Positive
+    weak_rotation: Positive
+    drift_translation: NonNegative
+    drift_translation_floor: Positive
+    drift_rotation: NonNegative
+    drift_rotation_floor: Positive
+    agreeing_closures: int = Field(ge=1, le=20)
+    agreement_keyframes: int = Field(ge=1, le=1000)
+    agreement_translation: Positive
+    agreement_rotation: Positive
     map: str
 
 

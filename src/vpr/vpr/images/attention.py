@@ -51,14 +51,14 @@ class LaplacianOfGaussianAttention:
 
     def __call__(self, image: Image, depth: NDArray[np.float32] | None = None) -> NDArray[np.uint8]:
         grey = self._shrunken_grey(image)
-        boundary = np.abs(
-            cv2.filter2D(cv2.GaussianBlur(grey, (3, 3), DENOISING_SIGMA), -1, LOG_KERNEL)
-        )
+        denoised = cv2.GaussianBlur(grey, (3, 3), DENOISING_SIGMA)
+        boundary = np.abs(cv2.filter2D(denoised, -1, LOG_KERNEL)).astype(np.float32)
         attention = self._diffused(boundary)
         if depth is not None:
             attention *= self._inverse_depth(depth, image.shape[:2], attention.shape)
         attention = self._scaled_to_unit(attention)
-        return np.rint(255.0 * np.maximum(attention, self._floor)).astype(np.uint8)
+        attention = 255.0 * np.maximum(attention, np.float32(self._floor))
+        return np.asarray(np.rint(attention), np.uint8)
 
     def _shrunken_grey(self, image: Image) -> NDArray[np.float32]:
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.size == 0:

@@ -1,10 +1,11 @@
-"""Backbones by name: the embedded EfficientNet-Lite0, or any of timm's or torchvision's networks."""
+"""Backbones by name: the embedded EfficientNet-Lite0, or any network of timm or torchvision."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -101,7 +102,7 @@ def _make_timm(name: str, weights: str) -> Backbone:
     if name.split(".")[0] not in timm.list_models():
         raise BackboneError(f"timm has no network '{name}'")
     try:
-        network = timm.create_model(name, pretrained=weights == "library")
+        network: Any = timm.create_model(name, pretrained=weights == "library")
     except (OSError, RuntimeError) as error:
         raise WeightsError(f"timm could not fetch weights of '{name}': {error}") from error
     _load_file(network, weights)
@@ -142,13 +143,12 @@ def _make_torchvision(name: str, weights: str) -> Backbone:
 
 
 def _torchvision_features(name: str, network: nn.Module) -> Callable[[Tensor], Tensor]:
-    if hasattr(network, "features"):
-        convolutions: nn.Module = network.features
-        return convolutions
-    children = list(network.named_children())
-    names = [child for child, _ in children]
-    if "layer4" in names:  # the ResNet family
-        return nn.Sequential(*(module for _, module in children[: names.index("layer4") + 1]))
+    children = dict(network.named_children())
+    if "features" in children:
+        return children["features"]
+    if "layer4" in children:  # the ResNet family
+        names = list(children)
+        return nn.Sequential(*(children[child] for child in names[: names.index("layer4") + 1]))
     raise BackboneError(f"torchvision:{name} has no convolutional feature map to pool")
 
 

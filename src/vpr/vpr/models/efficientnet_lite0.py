@@ -80,7 +80,7 @@ class InvertedResidual(nn.Module):
         self._bn2 = nn.BatchNorm2d(stage.channels, eps=BATCH_NORM_EPSILON)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x
+        y: Tensor = x
         if self.expands:
             y = functional.relu6(self._bn0(self._expand_conv(y)))
         y = functional.relu6(self._bn1(self._depthwise_conv(y)))
@@ -113,7 +113,8 @@ class EfficientNetLite0(nn.Module):
         x = functional.relu6(self._bn0(self._conv_stem(x)))
         for block in self._blocks:
             x = block(x)
-        return functional.relu6(self._bn1(self._conv_head(x)))
+        features: Tensor = functional.relu6(self._bn1(self._conv_head(x)))
+        return features
 
     def classify(self, x: Tensor) -> Tensor:
         """ImageNet logits (B, 1000)."""

@@ -78,7 +78,8 @@ class Embedder:
         self._activations: dict[str, Tensor] = {}
         for layer in {part.layer for part in self._parts} - {LAST_FEATURES}:
             self._record(layer, self._backbone.layer(layer))
-        self._backbone.network.to(self._device, memory_format=torch.channels_last)
+        network = self._backbone.network.to(self._device)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         scale = torch.tensor(self._backbone.std) * 255.0
         shift = torch.tensor(self._backbone.mean) * 255.0
         self._shift = shift.view(1, 3, 1, 1).to(self._device)

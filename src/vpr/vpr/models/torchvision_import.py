@@ -11,12 +11,13 @@ from __future__ import annotations
 import importlib
 import sys
 from types import ModuleType
+from typing import Any
 
 import torch
 
 NMS_SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
-_schemas: list[torch.library.Library] = []  # a schema lives as long as its library object
+_schemas: list[Any] = []  # a schema lives as long as its library object
 
 
 def import_torchvision() -> ModuleType:
@@ -38,7 +39,7 @@ def import_torchvision() -> ModuleType:
 def _define_missing_operators() -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
         del sys.modules[name]  # what the failed import left behind
-    library = torch.library.Library("torchvision", "DEF")
+    library: Any = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     library.define(f"nms{NMS_SCHEMA}")
     library.define(f"qnms{NMS_SCHEMA}")
     _schemas.append(library)

@@ -7,7 +7,6 @@ whitening", ECCV 2012.
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +52,7 @@ class Whitening:
         path = Path(path)
         partial = path.with_name(path.name + ".partial")
         save_file({"mean": self.mean, "projection": self.projection}, partial)
-        os.replace(partial, path)
+        partial.replace(path)
 
     @classmethod
     def load(cls, path: Path | str) -> Whitening:
