@@ -1,6 +1,6 @@
 """The whole suite, and a bag to play through it if one is given.
 
-ros2 launch vpr_bringup relocalize.launch.py bag:=bags/demo image_transport:=compressed rviz:=true
+ros2 launch vpr_bringup relocalize.launch.py bag:=bags/demo rviz:=true
 """
 
 from launch import LaunchContext, LaunchDescription
@@ -47,10 +47,11 @@ def generate_launch_description() -> LaunchDescription:
                 executable="bag_player",
                 namespace=LaunchConfiguration("namespace"),
                 parameters=[
+                    LaunchConfiguration("params_file"),
                     {
                         "bag": ParameterValue(LaunchConfiguration("bag"), value_type=str),
                         "rate": ParameterValue(LaunchConfiguration("rate"), value_type=float),
-                    }
+                    },
                 ],
                 remappings=TF,
                 ros_arguments=["--log-level", LaunchConfiguration("log_level")],
@@ -94,8 +95,8 @@ ARGUMENTS = (
     DeclareLaunchArgument(
         "image_transport",
         default_value="",
-        choices=["", "raw", "compressed"],
-        description="Read camera/image_raw or camera/image_raw/compressed; empty as in params_file",
+        choices=["", "auto", "raw", "compressed"],
+        description="Which of camera/image_raw[/compressed] is read; empty as in params_file",
     ),
     DeclareLaunchArgument("bag", default_value="", description="Bag to play; empty plays none"),
     DeclareLaunchArgument("rate", default_value="1.0", description="Playing speed of the bag"),
@@ -116,7 +117,7 @@ def suite(context: LaunchContext) -> list[Node]:
         "autostart": LaunchConfiguration("autostart"),
     }
     for name in ("map", "image_transport"):
-        if argument[name]:  # nodes without the parameter ignore it
+        if argument[name]:
             overrides[name] = ParameterValue(argument[name], value_type=str)
     composed = IfCondition(LaunchConfiguration("composed")).evaluate(context)
     return [

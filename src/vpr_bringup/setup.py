@@ -23,5 +23,6 @@ setup(
     maintainer_email="maintainers@vpr.invalid",
     description="Starts vpr: launch files, parameters, views, the one-process runner",
     license="Apache-2.0",
+    extras_require={"test": ["pytest"]},  # how `colcon test` knows to run pytest
     entry_points={"console_scripts": []},
 )
