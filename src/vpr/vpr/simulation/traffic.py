@@ -1,0 +1,214 @@
+"""Cars and people: other ones on each lap, some parked, some moving with time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vpr.records import Pose
+from vpr.simulation import props
+from vpr.simulation.atlas import AtlasBuilder
+from vpr.simulation.furniture import upright
+from vpr.simulation.labels import Label
+from vpr.simulation.panels import Panel, PanelSet, Point
+from vpr.simulation.town import LANE_OFFSET, ROAD_HALF_WIDTH, STREET_HALF_WIDTH, TownPlan
+
+PARKED_OFFSET = ROAD_HALF_WIDTH - 0.95  # m from the centre line to a parked car's middle
+PERSONAL_SPACE = 3.5  # m; nothing that moves is drawn nearer to the camera than this
+LEADER_GAP = (9.0, 15.0)  # m, nearest and farthest the car ahead is
+
+
+@dataclass(frozen=True)
+class CarTextures:
+    """A painted car from its right side, from the front and from behind."""
+
+    side: int
+    front: int
+    back: int
+
+
+@dataclass(frozen=True)
+class Mover:
+    """Something that goes up and down one straight line for ever (metres, seconds)."""
+
+    start: Point
+    direction: Point
+    length: float
+    speed: float
+    phase: float
+    car: CarTextures | None  # None for a person
+    person: int = 0
+
+    def at(self, time: float) -> Point:
+        """Where it is; at the end of its line it starts over."""
+        along = (self.phase + self.speed * time) % self.length
+        return (
+            self.start[0] + along * self.direction[0],
+            self.start[1] + along * self.direction[1],
+        )
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Everything of one lap that is not there on the next."""
+
+    builder: AtlasBuilder
+    parked: PanelSet
+    movers: tuple[Mover, ...]
+    leader: CarTextures | None
+
+    def panels(self, time: float, camera: Pose, ahead: Pose | None) -> PanelSet:
+        """Parked and moving things at a time; ``ahead`` is where the leading car drives."""
+        panels: list[Panel] = []
+        eye = camera[:2, 3]
+        for mover in self.movers:
+            place = mover.at(time)
+            if np.hypot(place[0] - eye[0], place[1] - eye[1]) < PERSONAL_SPACE:
+                continue
+            if mover.car is not None:
+                heading = float(np.arctan2(mover.direction[1], mover.direction[0]))
+                panels += car_panels(self.builder, place, heading, mover.car)
+            else:
+                towards = float(np.arctan2(eye[1] - place[1], eye[0] - place[0]))
+                panels.append(upright(self.builder, place, towards, mover.person, Label.PERSON))
+        if self.leader is not None and ahead is not None:
+            heading = float(np.arctan2(ahead[1, 0], ahead[0, 0]))
+            place = (float(ahead[0, 3]), float(ahead[1, 3]))
+            panels += car_panels(self.builder, place, heading, self.leader)
+        return self.parked + PanelSet.of(panels)
+
+
+def leader_gap(time: float) -> float:
+    """How far ahead along the route the leading car is, metres."""
+    near, far = LEADER_GAP
+    return near + (far - near) * (0.5 + 0.5 * float(np.sin(time / 7.0)))
+
+
+def car_panels(
+    builder: AtlasBuilder, place: Point, heading: float, car: CarTextures
+) -> list[Panel]:
+    """Four sides of a car that faces ``heading``."""
+    length, width = props.CAR_SIDE[0], props.CAR_SIDE[1] * 1.2
+    ahead = np.array([np.cos(heading), np.sin(heading)])
+    left = np.array([-ahead[1], ahead[0]])
+    panels = []
+    for face, reach, texture in (
+        (heading - np.pi / 2, -left * width / 2 * 0.94, car.side),
+        (heading + np.pi / 2, left * width / 2 * 0.94, car.side),
+        (heading, ahead * length / 2 * 0.96, car.front),
+        (heading + np.pi, -ahead * length / 2 * 0.96, car.back),
+    ):
+        at = (place[0] + float(reach[0]), place[1] + float(reach[1]))
+        panel = upright(builder, at, face, texture, Label.CAR, shaded=0.5)
+        if face == heading + np.pi / 2:  # the left side is the right one in a mirror
+            start, end, top, bottom = panel.window
+            panel = panel._replace(window=(end, start, top, bottom))
+        panels.append(panel)
+    return panels
+
+
+@dataclass(frozen=True)
+class TrafficStock:
+    """Textures of cars and people, shared by all laps."""
+
+    builder: AtlasBuilder
+    cars: list[CarTextures]
+    people: list[int]
+
+
+def make_traffic_stock(rng: np.random.Generator, builder: AtlasBuilder) -> TrafficStock:
+    """Paint a dozen cars and dress ten people."""
+    cars = []
+    for _ in range(12):
+        paint = rng.uniform(30, 215) * np.ones(3) + rng.uniform(-1, 1, 3) * rng.uniform(0, 90)
+        paint = np.clip(paint, 15, 235)
+        cars.append(
+            CarTextures(
+                builder.add(props.car_side(paint), props.SCALE),
+                builder.add(props.car_end(rng, paint, front=True), props.SCALE),
+                builder.add(props.car_end(rng, paint, front=False), props.SCALE),
+            )
+        )
+    people = [builder.add(props.person(rng), props.SCALE) for _ in range(10)]
+    return TrafficStock(builder, cars, people)
+
+
+def make_traffic(seed: int, lap: int, plan: TownPlan, stock: TrafficStock) -> Traffic:
+    """The cars and people of one lap."""
+    rng = np.random.default_rng([seed, 103, lap])
+    parked: list[Panel] = []
+    movers: list[Mover] = []
+    for start, direction, length, crossings in _streets(plan):
+        parked += _parked(rng, stock, start, direction, length, crossings)
+        movers += _moving(rng, stock, start, direction, length)
+    leader = stock.cars[int(rng.integers(len(stock.cars)))] if lap > 0 else None
+    return Traffic(stock.builder, PanelSet.of(parked), tuple(movers), leader)
+
+
+def _streets(plan: TownPlan) -> list[tuple[Point, Point, float, np.ndarray]]:
+    """Start, direction, length of each street and where along it the crossings are."""
+    west, south, east, north = plan.extent
+    streets: list[tuple[Point, Point, float, np.ndarray]] = []
+    for x in plan.easts:
+        streets.append(((float(x), south), (0.0, 1.0), north - south, plan.norths - south))
+    for y in plan.norths:
+        streets.append(((west, float(y)), (1.0, 0.0), east - west, plan.easts - west))
+    return streets
+
+
+def _parked(
+    rng: np.random.Generator,
+    stock: TrafficStock,
+    start: Point,
+    direction: Point,
+    length: float,
+    crossings: np.ndarray,
+) -> list[Panel]:
+    panels: list[Panel] = []
+    heading = float(np.arctan2(direction[1], direction[0]))
+    right = (direction[1], -direction[0])
+    for side in (-1, 1):
+        for along in np.arange(4.0, length - 4.0, 5.6):
+            along += float(rng.uniform(-0.4, 0.4))
+            if np.abs(crossings - along).min() < STREET_HALF_WIDTH + 5.5 or rng.random() > 0.4:
+                continue
+            offset = side * PARKED_OFFSET
+            place = (
+                float(start[0] + along * direction[0] + offset * right[0]),
+                float(start[1] + along * direction[1] + offset * right[1]),
+            )
+            facing = heading if side > 0 else heading + np.pi
+            car = stock.cars[int(rng.integers(len(stock.cars)))]
+            panels += car_panels(stock.builder, place, facing, car)
+    return panels
+
+
+def _moving(
+    rng: np.random.Generator, stock: TrafficStock, start: Point, direction: Point, length: float
+) -> list[Mover]:
+    """One or two cars each way and people on both pavements."""
+    right = (direction[1], -direction[0])
+    movers = []
+    for number in range(10):
+        forward = bool(rng.random() < 0.5)
+        car = number < 2
+        across = LANE_OFFSET if car else ROAD_HALF_WIDTH + float(rng.uniform(0.9, 2.3))
+        side = 1.0 if (forward if car else rng.random() < 0.5) else -1.0
+        origin = (start[0] + side * across * right[0], start[1] + side * across * right[1])
+        way = direction
+        if not forward:
+            origin = (origin[0] + length * direction[0], origin[1] + length * direction[1])
+            way = (-direction[0], -direction[1])
+        movers.append(
+            Mover(
+                origin,
+                way,
+                length,
+                float(rng.uniform(5.0, 8.0) if car else rng.uniform(0.6, 1.6)),
+                float(rng.uniform(0.0, length)),
+                stock.cars[int(rng.integers(len(stock.cars)))] if car else None,
+                stock.people[int(rng.integers(len(stock.people)))],
+            )
+        )
+    return movers
