@@ -43,7 +43,7 @@ def test_rviz_asks_latched_topics_for_their_last_message() -> None:
 def test_foxglove_shows_topics_of_the_suite(topics: set[str]) -> None:
     panels = json.loads((CONFIG / "foxglove.json").read_text())["configById"]
     shown = set(panels["3D!map"]["topics"])
-    shown |= {path["value"] for path in sum(_values_of("paths", panels), [])}
+    shown |= {path["value"] for series in _values_of("paths", panels) for path in series}
     for key in ("imageTopic", "topicPath", "topicToRender"):
         shown |= set(_values_of(key, panels))
     names = {path.lstrip("/").split(".")[0].split("{")[0] for path in shown}
