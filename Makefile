@@ -48,7 +48,7 @@ $(VENV)/.ready: $(REQUIREMENTS) requirements/prepare_ros_prefix.sh
 build: $(VENV)/.built
 
 $(VENV)/.built: $(VENV)/.ready $(SOURCES)
-	$(COLCON) build --base-paths src --event-handlers console_direct- console_cohesion+ desktop_notification-
+	$(COLCON) build --base-paths src --symlink-install --event-handlers desktop_notification-
 	printf '#!/bin/bash\n# Run a command inside the built workspace.\nset +u\nsource %s/install/setup.bash\nexport PATH=%s/bin:$$PATH\nexec "$$@"\n' $(CURDIR) $(VENV) > $(VENV)/bin/vpr-env
 	printf '#!/bin/bash\nexec %s/bin/vpr-env python -m vpr.cli "$$@"\n' $(VENV) > $(VENV)/bin/vpr
 	chmod +x $(VENV)/bin/vpr-env $(VENV)/bin/vpr

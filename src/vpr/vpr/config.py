@@ -236,6 +236,8 @@ class PoseGraphConfig(NodeConfig):
     relinearize_translation: Positive
     relinearize_rotation: Positive
     relinearize_every: int = Field(ge=1, le=1000)
+    publish_period: Positive
+    correction_notice: NonNegative
     map: str
 
 

@@ -29,13 +29,12 @@ class EmbeddingNode(VprNode):
 
     def setup(self) -> None:
         self.embedder = Embedder(self.config)
-        self.embedder.warm_up()
         self.images: ExactStampJoin[tuple[str, Image]] = ExactStampJoin(JOIN_CAPACITY)
         self.attentions: ExactStampJoin[Image] = ExactStampJoin(JOIN_CAPACITY)
         self.publisher = self.create_lifecycle_publisher(DescriptorMsg, "descriptor", RELIABLE)
         self.get_logger().info(
             f"model {self.embedder.model}, {self.embedder.dimension} dimensions, "
-            f"on {self.embedder.device}"
+            f"for images resized to {self.config.image_width}x{self.config.image_height}"
         )
 
     def start(self) -> None:

@@ -1,0 +1,91 @@
+"""The pose graph as messages: for programs (PoseGraph) and for RViz and Foxglove (markers)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from geometry_msgs.msg import Point
+from std_msgs.msg import ColorRGBA, Header
+from visualization_msgs.msg import Marker, MarkerArray
+from vpr_interfaces.msg import PoseGraph, PoseGraphEdge, PoseGraphNode
+
+from vpr.graph.edges import Edge, EdgeKind, GraphNode
+from vpr.records import ClosureState, Pose
+from vpr_nodes.conversions import pose_msg, pose_with_covariance_msg, time_msg
+
+ODOMETRY_COLOUR = ColorRGBA(r=0.45, g=0.55, b=0.65, a=1.0)
+CLOSURE_COLOUR = ColorRGBA(r=0.1, g=0.75, b=0.35, a=1.0)
+REFUSED_COLOUR = ColorRGBA(r=0.9, g=0.25, b=0.2, a=0.8)
+LINE_WIDTH = 0.08  # m
+
+
+def _kind(edge: Edge) -> int:
+    if edge.state == ClosureState.REJECTED:
+        return int(PoseGraphEdge.REJECTED_CLOSURE)
+    closure = edge.kind == EdgeKind.CLOSURE
+    return int(PoseGraphEdge.CLOSURE if closure else PoseGraphEdge.ODOMETRY)
+
+
+def graph_msg(
+    nodes: Sequence[GraphNode], edges: Sequence[Edge], chi2: float, header: Header
+) -> PoseGraph:
+    """The whole graph as a message."""
+    return PoseGraph(
+        header=header,
+        chi2=float(chi2),
+        nodes=[
+            PoseGraphNode(
+                id=node.id,
+                session=node.session,
+                stamp=time_msg(node.stamp_ns),
+                pose=pose_msg(node.pose),
+                anchored=node.anchored,
+            )
+            for node in nodes
+        ],
+        edges=[
+            PoseGraphEdge(
+                from_id=edge.from_id,
+                to_id=edge.to_id,
+                kind=_kind(edge),
+                reason=edge.reason,
+                relative_pose=pose_with_covariance_msg(edge.measured, edge.covariance),
+            )
+            for edge in edges
+        ],
+    )
+
+
+def _lines(
+    name: str, identity: int, edges: Iterable[Edge], poses: dict[int, Pose], colour: ColorRGBA
+) -> Marker:
+    marker = Marker(ns=name, id=identity, type=Marker.LINE_LIST, action=Marker.ADD, color=colour)
+    marker.pose.orientation.w = 1.0
+    marker.scale.x = LINE_WIDTH
+    for edge in edges:
+        if edge.from_id in poses and edge.to_id in poses:
+            for end in (edge.from_id, edge.to_id):
+                x, y, z = poses[end][:3, 3].tolist()
+                marker.points.append(Point(x=x, y=y, z=z))
+    return marker
+
+
+def marker_array(
+    nodes: Sequence[GraphNode], edges: Sequence[Edge], header: Header
+) -> MarkerArray:
+    """Odometry, closures and refused closures as three line lists in the map frame."""
+    poses = {node.id: node.pose for node in nodes if node.anchored}
+    groups = (
+        ("odometry", int(PoseGraphEdge.ODOMETRY), ODOMETRY_COLOUR),
+        ("closures", int(PoseGraphEdge.CLOSURE), CLOSURE_COLOUR),
+        ("refused", int(PoseGraphEdge.REJECTED_CLOSURE), REFUSED_COLOUR),
+    )
+    markers = []
+    for identity, (name, kind, colour) in enumerate(groups):
+        chosen = (edge for edge in edges if _kind(edge) == kind)
+        marker = _lines(name, identity, chosen, poses, colour)
+        marker.header = header
+        if not marker.points:
+            marker.action = Marker.DELETE
+        markers.append(marker)
+    return MarkerArray(markers=markers)
