@@ -1,13 +1,14 @@
 """The place descriptor: activations of several layers of one backbone, pooled and concatenated.
 
-A network's last features say what is in view wherever it stands in the image; its middle layers,
-averaged over a coarse grid, say where things are. The first survives a change of viewpoint, the
-second of light and season. Each part is L2-normalised and weighted, so that the dot product of two
-descriptors is the weighted mean of the parts' cosine similarities.
+A layer pooled over the whole image says what is in view wherever it stands; pooled over a coarse
+grid it says where as well. The first survives a change of viewpoint, the second of light and
+season. Each part is L2-normalised and weighted, so that the dot product of two descriptors is the
+weighted mean of the parts' cosine similarities.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,6 +54,10 @@ def descriptor_parts(config: EmbeddingConfig) -> tuple[DescriptorPart, ...]:
     return tuple(parts)
 
 
+class _AllLayersSeenError(Exception):
+    """Ends the network's run early; never leaves this module."""
+
+
 class Embedder:
     """Images to L2-normalised descriptors.
 
@@ -75,8 +80,9 @@ class Embedder:
         self._device = _device(config.device)
         self._parts = descriptor_parts(config)
         self._backbone = make_backbone(config.backbone, config.weights)
+        self._wanted = {part.layer for part in self._parts}
         self._activations: dict[str, Tensor] = {}
-        for layer in {part.layer for part in self._parts} - {LAST_FEATURES}:
+        for layer in self._wanted - {LAST_FEATURES}:
             self._record(layer, self._backbone.layer(layer))
         network = self._backbone.network.to(self._device)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -112,13 +118,18 @@ class Embedder:
     def _record(self, name: str, layer: nn.Module) -> None:
         def keep(_module: nn.Module, _inputs: object, output: Tensor) -> None:
             self._activations[name] = output
+            if self._activations.keys() == self._wanted:
+                raise _AllLayersSeenError
 
         layer.register_forward_hook(keep)
 
+    def _run(self, batch: Tensor) -> None:
+        self._activations.clear()
+        with contextlib.suppress(_AllLayersSeenError):  # what lies behind them is not computed
+            self._activations[LAST_FEATURES] = self._backbone.features(batch)
+
     def _describe(self, batch: Tensor, attention: Tensor | None) -> Tensor:
-        self._activations[LAST_FEATURES] = self._backbone.features(
-            (batch - self._shift) / self._scale
-        )
+        self._run((batch - self._shift) / self._scale)
         pooled = []
         for part in self._parts:
             vector = gem_pool(
@@ -128,7 +139,6 @@ class Embedder:
                 attention,
             )
             pooled.append(part.weight**0.5 * functional.normalize(vector))
-        self._activations.clear()
         return functional.normalize(torch.cat(pooled, dim=1))
 
     def _batch(self, images: Sequence[Image]) -> Tensor:
