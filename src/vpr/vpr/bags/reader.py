@@ -99,11 +99,13 @@ class BagReader:
         chosen = [c for c in self._reader.connections if topics is None or c.topic in topics]
         try:
             for connection, timestamp, data in self._reader.messages(connections=chosen):
-                if not self._reader.is2:
-                    data = self._reader.typestore.ros1_to_cdr(data, connection.msgtype)
-                yield RawMessage(connection.topic, connection.msgtype, timestamp, bytes(data))
+                cdr = data if self._reader.is2 else self._to_cdr(data, connection.msgtype)
+                yield RawMessage(connection.topic, connection.msgtype, timestamp, bytes(cdr))
         except Exception as error:  # see __init__
             raise BagError(f"{self.path} is truncated or damaged: {error!r}") from error
+
+    def _to_cdr(self, ros1: bytes, type_name: str) -> memoryview:
+        return self._reader.typestore.ros1_to_cdr(ros1, type_name)
 
     def decode(self, message: RawMessage) -> Any:
         """The message as a rosbags dataclass with the fields of its ROS type."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -93,8 +92,8 @@ class BagWriter:
                 return
             self._writer.close()
             if self.overwrite and self.path.exists():
-                os.replace(self.path, self._scratch / "replaced")
-            os.replace(self._unfinished, self.path)
+                self.path.replace(self._scratch / "replaced")
+            self._unfinished.replace(self.path)
         finally:
             shutil.rmtree(self._scratch, ignore_errors=True)
 

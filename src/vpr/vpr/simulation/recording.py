@@ -19,7 +19,7 @@ from vpr.bags.writer import BagWriter
 from vpr.records import Image
 from vpr.simulation.config import SimulationConfig
 from vpr.simulation.drive import Drive, plan_drive
-from vpr.simulation.messages import SensorMessages
+from vpr.bags.messages import SensorMessages
 from vpr.simulation.sensors import dead_reckon, receive_gps, true_velocity
 from vpr.simulation.traffic import leader_gap
 from vpr.simulation.world import World, build_world, photograph

@@ -1,4 +1,4 @@
-"""ROS messages of the simulated sensors, as rosbags dataclasses."""
+"""ROS messages of cameras, odometry and GPS as rosbags dataclasses, without a ROS installation."""
 
 from __future__ import annotations
 
