@@ -1,0 +1,159 @@
+"""One connected piece of a pose graph, solved incrementally by iSAM2 (Kaess et al., IJRR 2012)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import gtsam
+import numpy as np
+from numpy.typing import NDArray
+
+from vpr.config import PoseGraphConfig
+from vpr.graph.edges import Edge, EdgeKind
+from vpr.graph.lie_group import LieGroup, Matrix
+from vpr.records import Covariance, Pose
+
+PRIOR_SIGMA = 1e-4  # m and rad: the first pose is where the frame is, by definition
+MAX_SETTLING = 15  # Gauss-Newton steps of a full relinearisation; a handful is usual
+
+
+@dataclass(frozen=True)
+class Innovation:
+    """How far a measurement is from what the graph expects, before it is added."""
+
+    chi2: float
+    degrees_of_freedom: int
+
+
+class Smoother:
+    """The keyframes that are tied to each other, and their best poses in one frame."""
+
+    def __init__(self, config: PoseGraphConfig, group: LieGroup) -> None:
+        self._group = group
+        self._robust = _robust_estimator(config)
+        self._isam = gtsam.ISAM2(_isam_parameters(config, group))
+
+    def __contains__(self, keyframe_id: int) -> bool:
+        return bool(self._isam.valueExists(_key(keyframe_id)))
+
+    def start(self, keyframe_id: int, pose: Pose) -> None:
+        """Add the first keyframe: it fixes the frame."""
+        group, graph, values = self._group, gtsam.NonlinearFactorGraph(), gtsam.Values()
+        noise = gtsam.noiseModel.Isotropic.Sigma(group.dimension, PRIOR_SIGMA)
+        graph.add(group.prior(_key(keyframe_id), group.element(pose), noise))
+        values.insert(_key(keyframe_id), group.element(pose))
+        self._isam.update(graph, values)
+
+    def extend(self, edge: Edge) -> None:
+        """Add keyframe ``edge.to_id``, placed by the edge."""
+        element = self._estimate(edge.from_id).compose(self._group.element(edge.measured))
+        graph, values = gtsam.NonlinearFactorGraph(), gtsam.Values()
+        graph.add(self._factor(edge))
+        values.insert(_key(edge.to_id), element)
+        self._isam.update(graph, values)
+
+    def absorb(self, poses: dict[int, Pose], edges: Iterable[Edge]) -> None:
+        """Add many keyframes at poses close to right, with all their edges, and settle."""
+        graph, values = gtsam.NonlinearFactorGraph(), gtsam.Values()
+        for edge in edges:
+            graph.add(self._factor(edge))
+        for keyframe_id, pose in poses.items():
+            values.insert(_key(keyframe_id), self._group.element(pose))
+        self._isam.update(graph, values)
+        self.settle()
+
+    def innovation(self, edge: Edge) -> Innovation:
+        """Squared Mahalanobis distance of a measurement from the graph's expectation.
+
+        The covariance is that of the measurement plus that of the relative pose by the graph's
+        joint marginal. Both poses are first brought to the root of the Bayes tree: it is the same
+        re-elimination that adding the edge needs, and makes the joint marginal cheap.
+        """
+        keys = gtsam.KeyList()
+        groups = gtsam.KeyGroupMap()
+        for keyframe_id in (edge.from_id, edge.to_id):
+            keys.push_back(_key(keyframe_id))
+            groups.insert2(_key(keyframe_id), 1)
+        nothing = gtsam.NonlinearFactorGraph()
+        self._isam.update(nothing, gtsam.Values(), [], groups, None, keys, False)
+        joint = self._isam.jointMarginalCovariance([_key(edge.from_id), _key(edge.to_id)])
+        expected = self._estimate(edge.from_id).between(self._estimate(edge.to_id))
+        jacobian = np.hstack([-expected.inverse().AdjointMap(), np.eye(self._group.dimension)])
+        covariance = jacobian @ joint.fullMatrix() @ jacobian.T + self._tangent_covariance(edge)
+        residual = self._group.element(edge.measured).localCoordinates(expected)
+        chi2 = float(residual @ np.linalg.solve(covariance, residual))
+        return Innovation(chi2, self._group.dimension)
+
+    def close(self, edge: Edge) -> None:
+        """Add an edge between two keyframes that are both here already."""
+        graph = gtsam.NonlinearFactorGraph()
+        graph.add(self._factor(edge))
+        self._isam.update(graph, gtsam.Values())
+
+    def settle(self) -> None:
+        """Linearise anew and solve until the error no longer falls by a thousandth."""
+        error = self.chi2()
+        for _ in range(MAX_SETTLING):
+            nothing = gtsam.NonlinearFactorGraph()
+            self._isam.update(nothing, gtsam.Values(), [], None, None, None, True)
+            previous, error = error, self.chi2()
+            if abs(previous - error) <= 1e-3 * previous:
+                return
+
+    def pose(self, keyframe_id: int) -> Pose:
+        """Best pose of one keyframe; cheap."""
+        return self._group.pose(self._estimate(keyframe_id))
+
+    def poses(self) -> NDArray[np.float64]:
+        """(N, 4, 4) best poses of all keyframes, ascending by id."""
+        return self._group.poses(self._isam.calculateEstimate())
+
+    def covariance(self, keyframe_id: int) -> Covariance:
+        """Marginal covariance of a keyframe's pose in this smoother's frame."""
+        tangent = np.asarray(self._isam.marginalCovariance(_key(keyframe_id)))
+        return self._group.covariance(tangent, self.pose(keyframe_id))
+
+    def chi2(self) -> float:
+        """Twice the error of all factors, robust weights included."""
+        return 2.0 * float(self._isam.getFactorsUnsafe().error(self._isam.calculateEstimate()))
+
+    def _estimate(self, keyframe_id: int) -> Any:
+        return self._group.estimate(self._isam, _key(keyframe_id))
+
+    def _tangent_covariance(self, edge: Edge) -> Matrix:
+        return self._group.tangent_covariance(edge.covariance, edge.measured)
+
+    def _factor(self, edge: Edge) -> Any:
+        noise: Any = gtsam.noiseModel.Gaussian.Covariance(self._tangent_covariance(edge))
+        if edge.kind is EdgeKind.CLOSURE and self._robust is not None:
+            noise = gtsam.noiseModel.Robust.Create(self._robust, noise)
+        measured = self._group.element(edge.measured)
+        return self._group.between(_key(edge.from_id), _key(edge.to_id), measured, noise)
+
+
+def _key(keyframe_id: int) -> int:
+    return int(gtsam.symbol("x", keyframe_id))
+
+
+def _robust_estimator(config: PoseGraphConfig) -> Any:
+    """M-estimator of closures, None for plain least squares."""
+    estimators = gtsam.noiseModel.mEstimator
+    kinds: dict[str, Any] = {
+        "cauchy": estimators.Cauchy,
+        "huber": estimators.Huber,
+        "dcs": estimators.DCS,
+    }
+    kind = kinds.get(config.robust_kernel)
+    return kind.Create(config.robust_width) if kind else None
+
+
+def _isam_parameters(config: PoseGraphConfig, group: LieGroup) -> gtsam.ISAM2Params:
+    parameters = gtsam.ISAM2Params()
+    parameters.relinearizeSkip = config.relinearize_every
+    limits = group.tangent(config.relinearize_translation, config.relinearize_rotation)
+    thresholds = gtsam.ISAM2ThresholdMap()
+    thresholds.insert(("x", limits))
+    parameters.setRelinearizeThreshold(thresholds)
+    return parameters
