@@ -6,6 +6,7 @@ So that a data set on disk runs through the same nodes as a robot does.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -124,7 +125,7 @@ def drifting(
     """Odometry of a true trajectory: its steps with white noise, chained from the first pose."""
     rng = np.random.default_rng(seed)
     result = [poses[0]]
-    for before, after in zip(poses[:-1], poses[1:], strict=True):
+    for before, after in pairwise(poses):
         step = relative(before, after)
         noise = np.eye(4)
         noise[:3, 3] = rng.normal(0.0, translation_noise, 3)
