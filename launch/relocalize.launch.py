@@ -45,6 +45,7 @@ def generate_launch_description() -> LaunchDescription:
             Node(
                 package="vpr_nodes",
                 executable="bag_player",
+                name="bag_player",
                 namespace=LaunchConfiguration("namespace"),
                 parameters=[
                     LaunchConfiguration("params_file"),
@@ -124,6 +125,9 @@ def suite(context: LaunchContext) -> list[Node]:
         Node(
             package="vpr_nodes",
             executable=executable,
+            # Named, what is given here wins over any section of params_file; one name for all
+            # nodes of a process would rename them.
+            name=None if composed else executable,
             namespace=LaunchConfiguration("namespace"),
             parameters=[LaunchConfiguration("params_file"), overrides],
             remappings=TF,
