@@ -15,15 +15,8 @@ from launch.substitutions import (
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
+from vpr_bringup.processes import SUITE, TRANSPORTS
 
-NODES = (
-    "segmentation",
-    "embedding",
-    "sequence_matching",
-    "loop_closure",
-    "pose_graph",
-    "gps_image_sync",
-)
 CONFIG = PathJoinSubstitution([FindPackageShare("vpr_bringup"), "config"])
 # Each robot keeps its own transform tree inside its namespace, as nav2 has it.
 TF = [("/tf", "tf"), ("/tf_static", "tf_static")]
@@ -33,12 +26,12 @@ def generate_launch_description() -> LaunchDescription:
     return LaunchDescription(
         [
             *ARGUMENTS,
-            # Fast DDS drops most raw images at its default socket sizes; LARGE_DATA delivers all.
+            # Raw images get through; a choice of the user's own stands.
             SetEnvironmentVariable(
                 "FASTDDS_BUILTIN_TRANSPORTS",
                 EnvironmentVariable(
                     "FASTDDS_BUILTIN_TRANSPORTS",
-                    default_value="LARGE_DATA?max_msg_size=2MB&sockets_size=2MB&non_blocking=true",
+                    default_value=TRANSPORTS,
                 ),
             ),
             OpaqueFunction(function=suite),
@@ -134,5 +127,5 @@ def suite(context: LaunchContext) -> list[Node]:
             ros_arguments=["--log-level", LaunchConfiguration("log_level")],
             output="screen",
         )
-        for executable in (("composed",) if composed else NODES)
+        for executable in (("composed",) if composed else SUITE)
     ]
