@@ -12,6 +12,7 @@ from vpr.geometry import pose_from_xy_yaw
 from vpr.records import Pose
 from vpr.simulation.config import SimulationConfig
 from vpr.simulation.town import LANE_OFFSET, TownPlan
+from vpr.simulation.traffic import LEADER_GAP
 
 SPACING = 0.05  # m between points of a route
 BEND_RADIUS = 7.0  # m
@@ -63,7 +64,7 @@ def plan_drive(seed: int, plan: TownPlan, config: SimulationConfig) -> Drive:
     rng = np.random.default_rng([seed, 104])
     centre = _centre_line(plan.loop)
     laps = [_sway(rng, centre, config.lateral_sway) for _ in range(config.laps + 1)]
-    tail = round(config.tail / SPACING)
+    tail = round((config.tail + LEADER_GAP[1]) / SPACING)  # the car ahead needs road as well
     offsets = np.concatenate([*laps[:-1], laps[-1][:tail]])
     offsets = gaussian_filter1d(offsets, 4.0 / SPACING)  # change lines over a few metres
     repeated = np.concatenate([centre] * config.laps + [centre[:tail]])
@@ -128,7 +129,8 @@ def _speed_profile(route: Route, speed: float) -> NDArray[np.float64]:
 
 def _timed(route: Route, speed: NDArray[np.float64], config: SimulationConfig) -> Drive:
     time = np.concatenate([[0.0], np.cumsum(SPACING / speed[:-1])])
-    count = int(time[-1] * config.odometry_rate) + 1
+    end = time[round((config.laps * route.closed_length + config.tail) / SPACING)]
+    count = int(end * config.odometry_rate) + 1
     ticks = np.arange(count) / config.odometry_rate
     distance = np.interp(ticks, time, np.arange(len(time)) * SPACING)
     poses = np.array([route.pose_at(d) for d in distance])

@@ -9,7 +9,15 @@ import cv2
 import numpy as np
 
 from vpr.simulation.atlas import Texture
-from vpr.simulation.textures import Bgr, concrete, masonry, plaster, shaded
+from vpr.simulation.textures import (
+    Bgr,
+    concrete,
+    masonry,
+    plaster,
+    random_colour,
+    scaled,
+    shaded,
+)
 
 SCALE = 48  # texels a metre
 STOREY = 3.0  # m
@@ -45,7 +53,7 @@ class HouseStyle:
     def drawn(cls, rng: np.random.Generator, number: int) -> HouseStyle:
         """A random style; the number spreads materials and colours over a palette."""
         return cls(
-            material=("brick", "stone", "plaster", "concrete")[number % 4],  # type: ignore[arg-type]
+            material=("brick", "stone", "plaster", "concrete")[number % 4],
             colour=WALL_COLOURS[number % len(WALL_COLOURS)],
             frame=FRAME_COLOURS[int(rng.integers(len(FRAME_COLOURS)))],
             window=(float(rng.uniform(1.0, 1.7)), float(rng.uniform(1.3, 1.9))),
@@ -127,15 +135,17 @@ def draw_pane(
     furnishing = rng.random()
     if furnishing < 0.4:  # curtains
         span = int(width * rng.uniform(0.15, 0.45))
-        colour = rng.uniform(110, 235, 3)
+        colour = random_colour(rng, 110, 235)
         for x in range(left, right, 4):
             if x < left + span or x > right - span:
-                cv2.line(texture, (x, top), (x, bottom), colour * rng.uniform(0.75, 1.0), 3)
+                cv2.line(
+                    texture, (x, top), (x, bottom), scaled(colour, float(rng.uniform(0.75, 1.0))), 3
+                )
     elif furnishing < 0.65:  # a blind, part of the way down
         end = top + int(height * rng.uniform(0.2, 0.95))
-        colour = rng.uniform(140, 220, 3)
+        colour = random_colour(rng, 140, 220)
         for y in range(top, end, 5):
-            cv2.line(texture, (left, y), (right, y), colour * (0.8 if y % 2 else 1.0), 3)
+            cv2.line(texture, (left, y), (right, y), scaled(colour, 0.8 if y % 2 else 1.0), 3)
     else:  # reflections
         for _ in range(3):
             x = int(rng.integers(left, right))
@@ -168,7 +178,7 @@ def _shop(texture: Texture, rng: np.random.Generator, style: HouseStyle) -> None
     for _ in range(int(rng.integers(12, 22))):  # goods on display
         x, y = int(rng.integers(14, door - 22)), int(rng.integers(top + 12, bottom - 20))
         size = rng.integers(6, 24, 2)
-        colour = rng.uniform(50, 245, 3)
+        colour = random_colour(rng, 50, 245)
         if rng.random() < 0.5:
             cv2.rectangle(texture, (x, y), (x + int(size[0]), y + int(size[1])), colour, -1)
         else:
@@ -181,12 +191,12 @@ def _shop(texture: Texture, rng: np.random.Generator, style: HouseStyle) -> None
 def _door(
     texture: Texture, rng: np.random.Generator, left: int, right: int, top: int, bottom: int
 ) -> None:
-    colour = rng.uniform(35, 150, 3)
+    colour = random_colour(rng, 35, 150)
     cv2.rectangle(texture, (left, top), (right, bottom), (205, 208, 210), -1)
     cv2.rectangle(texture, (left + 4, top + 4), (right - 4, bottom), colour, -1)
     middle = (top + bottom) // 2
     for y0, y1 in ((top + 10, middle - 5), (middle + 6, bottom - 10)):
-        cv2.rectangle(texture, (left + 10, y0), (right - 10, y1), colour * 0.55, 3)
+        cv2.rectangle(texture, (left + 10, y0), (right - 10, y1), scaled(colour, 0.55), 3)
     cv2.rectangle(texture, (left + 12, top + 12), (right - 12, top + 34), (105, 96, 80), -1)
     cv2.circle(texture, (right - 12, middle), 4, (60, 190, 220), -1)
 
@@ -207,11 +217,11 @@ def _house_door(texture: Texture, rng: np.random.Generator, style: HouseStyle) -
 
 def _garage(texture: Texture, rng: np.random.Generator, style: HouseStyle) -> None:
     rows, columns = texture.shape[:2]
-    colour = rng.uniform(90, 190, 3)
+    colour = random_colour(rng, 90, 190)
     top = int(rows * 0.28)
     cv2.rectangle(texture, (22, top), (columns - 22, rows - 2), colour, -1)
     for y in range(top + 10, rows, 13):
-        cv2.line(texture, (22, y), (columns - 22, y), colour * 0.6, 2)
+        cv2.line(texture, (22, y), (columns - 22, y), scaled(colour, 0.6), 2)
     for x in range(60, columns - 30, 44):
         cv2.rectangle(texture, (x, top + 18), (x + 20, top + 34), (90, 80, 70), -1)
     cv2.rectangle(texture, (22, top), (columns - 22, rows - 2), style.frame, 4)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 
 from vpr.simulation import props, signage
@@ -47,6 +49,7 @@ def furnish(
 ) -> tuple[list[Panel], list[Panel]]:
     """Fixed street furniture, and of it the trees that throw broad shadows."""
     trees = [builder.add(props.tree(rng), props.SCALE) for _ in range(5)]
+    pole = builder.add(props.sign_pole(), props.SCALE)
     lamp = builder.add(props.lamp_post(rng), props.SCALE)
     fixed: list[Panel] = []
     crowns: list[Panel] = []
@@ -62,8 +65,8 @@ def furnish(
         elif choice < 0.58:
             fixed += crossed(builder, place, heading, lamp, Label.POLE)
         elif choice < 0.74:
-            fixed += _road_sign(rng, builder, place, heading)
-    fixed += _traffic_lights(plan, builder)
+            fixed += _road_sign(rng, builder, place, heading, pole)
+    fixed += _traffic_lights(rng, plan, builder, pole)
     return fixed, crowns
 
 
@@ -86,10 +89,9 @@ def _kerb_places(rng: np.random.Generator, plan: TownPlan) -> list[tuple[Point, 
 
 
 def _road_sign(
-    rng: np.random.Generator, builder: AtlasBuilder, place: Point, heading: float
+    rng: np.random.Generator, builder: AtlasBuilder, place: Point, heading: float, pole: int
 ) -> list[Panel]:
     """A pole with one sign facing each way along the street."""
-    pole = builder.add(props.sign_pole(), props.SCALE)
     panels = crossed(builder, place, heading, pole, Label.POLE)
     for face, ahead in ((heading, 0.06), (heading + np.pi, 0.06)):
         sign = builder.add(signage.road_sign(rng), signage.SCALE)
@@ -100,23 +102,21 @@ def _road_sign(
     return panels
 
 
-def _traffic_lights(plan: TownPlan, builder: AtlasBuilder) -> list[Panel]:
-    """One at each corner of the crossings; the same everywhere."""
-    pole = builder.add(props.sign_pole(), props.SCALE)
+def _traffic_lights(
+    rng: np.random.Generator, plan: TownPlan, builder: AtlasBuilder, pole: int
+) -> list[Panel]:
+    """The same light at some corners of the crossings."""
     lights = builder.add(props.traffic_light(), props.SCALE)
     panels: list[Panel] = []
     corner = STREET_HALF_WIDTH - 1.2
-    for x in plan.easts:
-        for y in plan.norths:
-            for quarter in range(4):
-                angle = np.pi / 4 + quarter * np.pi / 2
-                side = np.sqrt(2) * corner * np.array([np.cos(angle), np.sin(angle)])
-                place = (float(x + side[0]), float(y + side[1]))
-                heading = quarter * np.pi / 2
-                panels += crossed(builder, place, heading, pole, Label.POLE)
-                ahead = 0.05 * np.array([np.cos(heading), np.sin(heading)])
-                at = (place[0] + float(ahead[0]), place[1] + float(ahead[1]))
-                panels.append(
-                    upright(builder, at, heading, lights, Label.TRAFFIC_LIGHT, bottom=2.1)
-                )
+    for x, y, quarter in product(plan.easts, plan.norths, range(4)):
+        if rng.random() < 0.4:
+            continue
+        angle = np.pi / 4 + quarter * np.pi / 2
+        side = np.sqrt(2) * corner * np.array([np.cos(angle), np.sin(angle)])
+        place = (float(x + side[0]), float(y + side[1]))
+        heading = quarter * np.pi / 2
+        panels += crossed(builder, place, heading, pole, Label.POLE)
+        front = (place[0] + 0.05 * float(np.cos(heading)), place[1] + 0.05 * float(np.sin(heading)))
+        panels.append(upright(builder, front, heading, lights, Label.TRAFFIC_LIGHT, bottom=2.1))
     return panels

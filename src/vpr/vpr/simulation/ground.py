@@ -12,11 +12,16 @@ from vpr.simulation.atlas import Texture
 from vpr.simulation.labels import Label
 from vpr.simulation.lighting import Lighting
 from vpr.simulation.panels import PanelSet
-from vpr.simulation.textures import cloud_noise, draw_crack
+from vpr.simulation.textures import Bgr, cloud_noise, draw_crack
 from vpr.simulation.town import PAVEMENT_WIDTH, ROAD_HALF_WIDTH, STREET_HALF_WIDTH, TownPlan
 
 SCALE = 20  # pixels a metre
 SHADOW_SCALE = 4
+PAINT = (215, 218, 220)
+ASPHALT = (98, 98, 96)
+FLAGSTONE = (158, 164, 168)
+GRASS = (70, 105, 85)
+SLAB = 14  # pixels, the side of a paving stone
 
 
 @dataclass(frozen=True)
@@ -44,32 +49,24 @@ def draw_ground(seed: int, plan: TownPlan) -> Ground:
         np.zeros((rows, columns, 3), np.uint8), np.zeros((rows, columns), np.uint8), plan.extent
     )
     _pave(ground, rng, plan)
-    _mark_lanes(ground, plan)
+    _mark_lanes(ground, rng, plan)
     _wear(ground, rng, plan)
     return ground
 
 
 def _pave(ground: Ground, rng: np.random.Generator, plan: TownPlan) -> None:
     rows, columns = ground.labels.shape
-    noise = cloud_noise(rng, rows, columns, 256)[..., None]
-    ground.texture[:] = np.array([98, 98, 96]) * (0.55 + 0.9 * noise)
-    y, x = np.mgrid[0:rows, 0:columns]
-    slab = 14
-    joints = (x % slab == 0) | (y % slab == 0)
-    tone = rng.random((rows // slab + 1, columns // slab + 1))[y // slab, x // slab]
-    slabs = np.array([158, 164, 168]) * (0.8 + 0.3 * tone * noise[..., 0])[..., None]
-    slabs[joints] *= 0.62
-    footway = np.zeros((rows, columns), np.uint8)
-    yard = np.zeros((rows, columns), np.uint8)
+    noise = cv2.resize(cloud_noise(rng, rows // 2, columns // 2, 128), (columns, rows))
+    footway, yard = np.zeros_like(ground.labels), np.zeros_like(ground.labels)
     for block in plan.blocks():
-        corner = ground.pixel(block.west, block.south), ground.pixel(block.east, block.north)
-        cv2.rectangle(yard, *corner, 1, -1)
-        grow = PAVEMENT_WIDTH
-        low = ground.pixel(block.west - grow, block.south - grow)
-        high = ground.pixel(block.east + grow, block.north + grow)
+        corners = ground.pixel(block.west, block.south), ground.pixel(block.east, block.north)
+        cv2.rectangle(yard, *corners, 1, -1)
+        low = ground.pixel(block.west - PAVEMENT_WIDTH, block.south - PAVEMENT_WIDTH)
+        high = ground.pixel(block.east + PAVEMENT_WIDTH, block.north + PAVEMENT_WIDTH)
         cv2.rectangle(footway, low, high, 1, -1)
-    ground.texture[footway == 1] = slabs[footway == 1]
-    ground.texture[yard == 1] = (np.array([70, 105, 85]) * (0.6 + 0.7 * noise))[yard == 1]
+    ground.texture[:] = _toned(ASPHALT, 0.55 + 0.9 * noise)
+    cv2.copyTo(_toned(FLAGSTONE, _slabs(rng, rows, columns) * noise), footway, ground.texture)
+    cv2.copyTo(_toned(GRASS, 0.6 + 0.7 * noise), yard, ground.texture)
     ground.labels[footway == 1] = Label.SIDEWALK
     ground.labels[yard == 1] = Label.TERRAIN
     edges, _ = cv2.findContours(footway, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
@@ -77,34 +74,58 @@ def _pave(ground: Ground, rng: np.random.Generator, plan: TownPlan) -> None:
     cv2.drawContours(ground.texture, edges, -1, (90, 90, 90), 1)
 
 
-def _mark_lanes(ground: Ground, plan: TownPlan) -> None:
+def _toned(colour: Bgr, brightness: NDArray[np.float32]) -> Texture:
+    """A colour times a brightness, saturating; made for pictures of many megapixels."""
+    return cv2.merge([cv2.convertScaleAbs(brightness, alpha=value) for value in colour]).astype(
+        np.uint8, copy=False
+    )
+
+
+def _slabs(rng: np.random.Generator, rows: int, columns: int) -> NDArray[np.float32]:
+    """Brightness of square paving stones with dark joints."""
+    tone = 1.3 + 0.5 * rng.random((rows // SLAB + 1, columns // SLAB + 1), dtype=np.float32)
+    stones = np.kron(tone, np.ones((SLAB, SLAB), np.float32))[:rows, :columns]
+    stones[::SLAB] *= 0.62
+    stones[:, ::SLAB] *= 0.62
+    return stones
+
+
+def _mark_lanes(ground: Ground, rng: np.random.Generator, plan: TownPlan) -> None:
     west, south, east, north = ground.extent
-    paint = (215, 218, 220)
     crossing = STREET_HALF_WIDTH + 1.0
     for x in plan.easts:
-        for y in np.arange(south, north, 3.0):
+        for y in np.arange(south + rng.uniform(0, 3), north, rng.uniform(2.7, 3.6)):
             if np.abs(plan.norths - y - 0.75).min() > crossing + 3.0:
                 ends = ground.pixel(x, y), ground.pixel(x, y + 1.5)
-                cv2.line(ground.texture, *ends, paint, 3)
+                cv2.line(ground.texture, *ends, PAINT, 3)
     for y in plan.norths:
-        for x in np.arange(west, east, 3.0):
+        for x in np.arange(west + rng.uniform(0, 3), east, rng.uniform(2.7, 3.6)):
             if np.abs(plan.easts - x - 0.75).min() > crossing + 3.0:
                 ends = ground.pixel(x, y), ground.pixel(x + 1.5, y)
-                cv2.line(ground.texture, *ends, paint, 3)
+                cv2.line(ground.texture, *ends, PAINT, 3)
     for x in plan.easts:
         for y in plan.norths:
-            _zebra_crossings(ground, float(x), float(y), crossing)
+            _zebra_crossings(ground, rng, float(x), float(y))
 
 
-def _zebra_crossings(ground: Ground, x: float, y: float, distance: float) -> None:
-    paint = (215, 218, 220)
-    for across in np.arange(-ROAD_HALF_WIDTH + 0.4, ROAD_HALF_WIDTH, 0.95):
+def _zebra_crossings(ground: Ground, rng: np.random.Generator, x: float, y: float) -> None:
+    """Stripes on some of the four arms of a street crossing."""
+    for northward in (True, False):
         for side in (-1, 1):
-            near, far = side * distance, side * (distance + 2.2)
-            low = ground.pixel(x + across, y + near), ground.pixel(x + across + 0.45, y + far)
-            cv2.rectangle(ground.texture, *low, paint, -1)
-            low = ground.pixel(x + near, y + across), ground.pixel(x + far, y + across + 0.45)
-            cv2.rectangle(ground.texture, *low, paint, -1)
+            if rng.random() < 0.4:
+                continue
+            near = side * (STREET_HALF_WIDTH + float(rng.uniform(0.5, 2.0)))
+            far = near + side * 2.2
+            step = float(rng.uniform(0.85, 1.1))
+            for across in np.arange(-ROAD_HALF_WIDTH + 0.4, ROAD_HALF_WIDTH - 0.3, step):
+                one, other = (across, near), (across + 0.45, far)
+                if not northward:
+                    one, other = one[::-1], other[::-1]
+                corners = (
+                    ground.pixel(x + one[0], y + one[1]),
+                    ground.pixel(x + other[0], y + other[1]),
+                )
+                cv2.rectangle(ground.texture, *corners, PAINT, -1)
 
 
 def _wear(ground: Ground, rng: np.random.Generator, plan: TownPlan) -> None:
@@ -155,5 +176,5 @@ def shadows_on(ground: Ground, solid: PanelSet, lighting: Lighting) -> NDArray[n
     corners = np.stack([start, end, end + reach * away, start + reach * away], axis=1)
     pixels = (corners - (west, north)) * (SHADOW_SCALE, -SHADOW_SCALE)
     for polygon in np.round(pixels).astype(np.int32):
-        cv2.fillConvexPoly(sunlight, polygon, 0.0)
-    return cv2.GaussianBlur(sunlight, (0, 0), 1.2).astype(np.float32)
+        cv2.fillConvexPoly(sunlight, polygon, (0.0,))
+    return np.asarray(cv2.GaussianBlur(sunlight, (0, 0), 1.2), np.float32)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +16,14 @@ from vpr.simulation.panels import Colour, Panel
 from vpr.simulation.town import Block, TownPlan
 
 STYLES = 5
+PATTERNS = 7
+CORNER_PATTERNS = 4  # corners are more alike than what stands between them
 UPPER_BAYS, UPPER_STOREYS = 6, 4
+BAY_VARIANTS = 3
 BAY_KINDS = ("shop", "door", "garage", "arch", "flat")
 CORNER_WIDTH = 6.0  # m, both fronts of a corner house
 DEPTH = 8.0  # m, of a terraced house
+BANNER_SCALE = 34  # texels a metre; a poster as large as a window
 PROUD = 0.04  # m, how far boards and posters stand off the wall
 
 Vector = NDArray[np.float64]
@@ -42,7 +47,7 @@ class Stock:
     builder: AtlasBuilder
     walls: list[int]
     uppers: list[int]
-    bays: dict[tuple[int, str], int]
+    bays: dict[tuple[int, str], list[int]]
     fence: int
     hedges: list[int]
     patterns: list[HousePattern]
@@ -58,7 +63,9 @@ def make_stock(rng: np.random.Generator, builder: AtlasBuilder) -> Stock:
         for style in styles
     ]
     bays = {
-        (number, kind): builder.add(facades.shop_bay(rng, style, kind), scale)
+        (number, kind): [
+            builder.add(facades.shop_bay(rng, style, kind), scale) for _ in range(BAY_VARIANTS)
+        ]
         for number, style in enumerate(styles)
         for kind in BAY_KINDS
     }
@@ -70,7 +77,7 @@ def make_stock(rng: np.random.Generator, builder: AtlasBuilder) -> Stock:
             bays=tuple(str(kind) for kind in rng.choice(BAY_KINDS, 3)),
             board=builder.add(signage.name_board(rng), signage.SCALE),
         )
-        for _ in range(6)
+        for _ in range(PATTERNS)
     ]
     return Stock(
         builder,
@@ -107,7 +114,9 @@ def build_houses(rng: np.random.Generator, plan: TownPlan, stock: Stock) -> list
     """All houses and front gardens of the town."""
     panels: list[Panel] = []
     for block in plan.blocks():
-        corners = [_varied(rng, stock.patterns[int(rng.integers(3))]) for _ in range(4)]
+        corners = [
+            _varied(rng, stock.patterns[int(rng.integers(CORNER_PATTERNS))]) for _ in range(4)
+        ]
         for side, front in enumerate(_sides(block)):
             if _faces_outside(plan, front):
                 continue
@@ -121,11 +130,15 @@ def build_houses(rng: np.random.Generator, plan: TownPlan, stock: Stock) -> list
 
 
 def _varied(rng: np.random.Generator, pattern: HousePattern) -> HousePattern:
-    """The pattern, at times one storey higher."""
-    if rng.random() < 0.7:
+    """The pattern as it is, or with other windows, at times one storey higher."""
+    if rng.random() < 0.2:
         return pattern
-    storeys = min(pattern.storeys + 1, UPPER_STOREYS)
-    return HousePattern(pattern.style, storeys, pattern.first_window, pattern.bays, pattern.board)
+    storeys = pattern.storeys + int(rng.random() < 0.4)
+    return replace(
+        pattern,
+        storeys=min(storeys, UPPER_STOREYS),
+        first_window=int(rng.integers(UPPER_BAYS)),
+    )
 
 
 def _sides(block: Block) -> list[Front]:
@@ -157,7 +170,7 @@ def _terrace(rng: np.random.Generator, stock: Stock, front: Front) -> list[Panel
     panels: list[Panel] = []
     count = max(1, round(front.length / float(rng.uniform(7.0, 10.0))))
     borders = np.linspace(0.0, front.length, count + 1)
-    for start, end in zip(borders[:-1], borders[1:], strict=True):
+    for start, end in pairwise(borders):
         if rng.random() < 0.18:
             panels += _garden(rng, stock, front.part(start, end))
         else:
@@ -176,7 +189,7 @@ def _garden(rng: np.random.Generator, stock: Stock, front: Front) -> list[Panel]
     window = (0.0, width * front.length / metres[0], 0.0, float(height))
     fence = Panel(front.at(0), front.at(front.length), 0.0, metres[1], texture, window, label)
     back = _house(
-        rng, stock, stock.patterns[int(rng.integers(6))], front.part(0, front.length, 4.5)
+        rng, stock, stock.patterns[int(rng.integers(PATTERNS))], front.part(0, front.length, 4.5)
     )
     return [fence, *back]
 
@@ -189,9 +202,14 @@ def _house(
     panels = _ground_floor(rng, stock, pattern, front, tint)
     panels.append(_upper_floors(stock, pattern, front, tint))
     panels += _side_walls(stock, pattern, front, tint)
+    if rng.random() < 0.5:
+        root = front.at(float(rng.uniform(0.1, 0.9)) * front.length, out=PROUD)
+        panels += _hanging_sign(rng, stock, front, root)
     if rng.random() < 0.35:
-        out = front.at(float(rng.uniform(0.8, front.length - 0.8)), out=PROUD)
-        panels += _hanging_sign(rng, stock, front, out)
+        banner = stock.builder.add(signage.poster(rng), BANNER_SCALE)
+        middle = float(rng.uniform(0.3, 0.7)) * front.length
+        bottom = SHOP_HEIGHT + float(rng.uniform(0.1, STOREY * pattern.storeys - 2.5))
+        panels.append(_fixed_to_wall(stock, front, middle, bottom, banner, Label.BUILDING))
     return panels
 
 
@@ -203,7 +221,7 @@ def _ground_floor(
     panels = []
     for index in range(count):
         kind = pattern.bays[index % len(pattern.bays)]
-        texture = stock.bays[pattern.style, kind]
+        texture = int(rng.choice(stock.bays[pattern.style, kind]))
         texels, rows = stock.builder.texels_of(texture)
         start, end = front.at(index * width), front.at((index + 1) * width)
         window = (0.0, float(texels), 0.0, float(rows))
@@ -215,7 +233,7 @@ def _ground_floor(
             middle = (index + 0.5) * width
             panels.append(_fixed_to_wall(stock, front, middle, 2.72, board, Label.BUILDING))
         elif rng.random() < 0.4:
-            middle = float(rng.uniform(index * width + 0.7, (index + 1) * width - 0.7))
+            middle = (index + float(rng.uniform(0.25, 0.75))) * width
             panels.append(_bill(rng, stock, front, middle))
     return panels
 

@@ -39,7 +39,7 @@ class Lighting:
         facing = np.maximum(panels.normals() @ towards_sun, 0.0) * np.cos(self.sun_elevation)
         sunlit = panels.shaded * facing + (1.0 - panels.shaded) * 0.6
         factor = panels.tint * (self.ambient + sunlit[:, None] * self.sun)
-        return factor.astype(np.float32)
+        return np.asarray(factor, np.float32)
 
     def on_ground(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """BGR factors of sunlit ground and of ground in shadow."""
@@ -51,7 +51,7 @@ def sunny_morning(seed: int) -> Lighting:
     """Low warm sun, hard shadows, clear sky: the first lap."""
     rng = np.random.default_rng([seed, 301])
     return Lighting(
-        sun_azimuth=float(rng.uniform(-np.pi, np.pi)),
+        sun_azimuth=_morning_azimuth(seed),
         sun_elevation=np.radians(float(rng.uniform(32.0, 42.0))),
         sun=np.array([0.50, 0.60, 0.66]),
         ambient=np.array([0.66, 0.62, 0.60]),
@@ -63,11 +63,9 @@ def sunny_morning(seed: int) -> Lighting:
 
 def overcast_evening(seed: int) -> Lighting:
     """Dull, darker, bluish light with the sun's rest from another side: the second lap."""
-    rng = np.random.default_rng([seed, 301])
-    morning_azimuth = float(rng.uniform(-np.pi, np.pi))
     rng = np.random.default_rng([seed, 302])
     return Lighting(
-        sun_azimuth=morning_azimuth + float(rng.uniform(1.8, 3.0)),
+        sun_azimuth=_morning_azimuth(seed) + float(rng.uniform(1.8, 3.0)),
         sun_elevation=np.radians(float(rng.uniform(22.0, 30.0))),
         sun=np.array([0.16, 0.20, 0.26]),
         ambient=np.array([0.66, 0.58, 0.52]),
@@ -75,6 +73,10 @@ def overcast_evening(seed: int) -> Lighting:
         haze=170.0,
         vignette=0.28,
     )
+
+
+def _morning_azimuth(seed: int) -> float:
+    return float(np.random.default_rng([seed, 300]).uniform(-np.pi, np.pi))
 
 
 def _sky(
@@ -90,5 +92,5 @@ def _sky(
     clouds[:, -60:] += np.linspace(0, 1, 60) * (clouds[:, :1] - clouds[:, -60:])  # close the ring
     cover = np.clip((clouds - 0.62 + 0.3 * cloudiness) * 2.5, 0.0, 1.0)[..., None]
     white = np.array(horizon) * (0.85 + 0.3 * clouds[..., None])
-    sky = clear * (1.0 - cover) + white * cover
-    return np.clip(cv2.GaussianBlur(sky, (0, 0), 1.0), 0, 255).astype(np.float32)
+    sky = np.clip(clear * (1.0 - cover) + white * cover, 0.0, 255.0)
+    return np.asarray(cv2.GaussianBlur(sky, (0, 0), 1.0), np.float32)

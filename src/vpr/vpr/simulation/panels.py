@@ -79,4 +79,5 @@ class PanelSet:
         """(N, 2) unit normals in the ground plane, pointing to the front."""
         along = self.ends[:, 2:] - self.ends[:, :2]
         normal = np.column_stack([along[:, 1], -along[:, 0]])
-        return normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
+        unit: NDArray[np.float64] = normal / np.linalg.norm(normal, axis=1, keepdims=True)
+        return unit

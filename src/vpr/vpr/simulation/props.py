@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from vpr.simulation.atlas import Texture
-from vpr.simulation.textures import cloud_noise
+from vpr.simulation.textures import Bgr, cloud_noise, random_colour, scaled
 
 SCALE = 48  # texels a metre
 
@@ -66,7 +66,7 @@ def fence(rng: np.random.Generator) -> Texture:
     """Iron bars on a low wall, 4 m long and 1.8 m high."""
     texture = _blank((4.0, 1.8))
     rows, columns = texture.shape[:2]
-    iron = (*rng.uniform(25, 70, 3).tolist(), 255)
+    iron = (*random_colour(rng, 25, 70), 255)
     for x in range(4, columns, 9):
         cv2.line(texture, (x, 6), (x, rows), iron, 2)
         cv2.circle(texture, (x, 6), 3, iron, -1)
@@ -82,7 +82,7 @@ def lamp_post(rng: np.random.Generator) -> Texture:
     """A street lamp, 1.6 m wide with its arm and 6 m high."""
     texture = _blank((1.6, 6.0))
     rows, columns = texture.shape[:2]
-    iron = (*rng.uniform(50, 110, 3).tolist(), 255)
+    iron = (*random_colour(rng, 50, 110), 255)
     x = columns // 2
     cv2.line(texture, (x, 8), (x, rows), iron, 5)
     cv2.line(texture, (x, rows - 40), (x, rows), iron, 11)
@@ -110,7 +110,7 @@ def traffic_light() -> Texture:
     return texture
 
 
-def car_side(paint: np.ndarray) -> Texture:
+def car_side(paint: Bgr) -> Texture:
     """A car from its side, front to the right."""
     texture = _blank(CAR_SIDE)
     rows, columns = texture.shape[:2]
@@ -120,15 +120,15 @@ def car_side(paint: np.ndarray) -> Texture:
     )  # fmt: skip
     glass = np.array([[0.18, 0.40], [0.26, 0.10], [0.60, 0.09], [0.71, 0.40]])
     size = np.array([columns, rows])
-    cv2.fillPoly(texture, [(body * size).astype(np.int32)], (*paint.tolist(), 255), cv2.LINE_AA)
+    cv2.fillPoly(texture, [(body * size).astype(np.int32)], (*paint, 255), cv2.LINE_AA)
     cv2.fillPoly(texture, [(glass * size).astype(np.int32)], (70, 58, 48, 255), cv2.LINE_AA)
     for x in (0.43, 0.66):
         line = (int(x * columns), int(0.08 * rows)), (int(x * columns), int(0.78 * rows))
-        cv2.line(texture, *line, (*(paint * 0.5).tolist(), 255), 2)
+        cv2.line(texture, *line, (*scaled(paint, 0.5), 255), 2)
     sill = (0, int(0.70 * rows)), (columns, int(0.70 * rows))
     lower = texture[int(0.70 * rows) :]
     lower[..., :3] = (lower[..., :3] * 0.7).astype(np.uint8)
-    cv2.line(texture, *sill, (*(paint * 0.6).tolist(), texture[sill[0][1], 0, 3].item()), 1)
+    cv2.line(texture, *sill, (*scaled(paint, 0.6), texture[sill[0][1], 0, 3].item()), 1)
     for x in (0.2, 0.8):
         hub = (int(x * columns), int(0.80 * rows))
         cv2.circle(texture, hub, int(0.2 * rows), (25, 25, 25, 255), -1, cv2.LINE_AA)
@@ -136,7 +136,7 @@ def car_side(paint: np.ndarray) -> Texture:
     return texture
 
 
-def car_end(rng: np.random.Generator, paint: np.ndarray, front: bool) -> Texture:
+def car_end(rng: np.random.Generator, paint: Bgr, front: bool) -> Texture:
     """A car from the front or from behind."""
     texture = _blank(CAR_END)
     rows, columns = texture.shape[:2]
@@ -148,7 +148,7 @@ def car_end(rng: np.random.Generator, paint: np.ndarray, front: bool) -> Texture
     for x in (0.14, 0.86):
         foot = (int(x * columns), int(0.97 * rows))
         cv2.line(texture, (foot[0], int(0.7 * rows)), foot, (20, 20, 20, 255), 10)
-    cv2.fillPoly(texture, [(body * size).astype(np.int32)], (*paint.tolist(), 255), cv2.LINE_AA)
+    cv2.fillPoly(texture, [(body * size).astype(np.int32)], (*paint, 255), cv2.LINE_AA)
     cv2.fillPoly(texture, [(glass * size).astype(np.int32)], (70, 58, 48, 255), cv2.LINE_AA)
     lamp = (235, 240, 245, 255) if front else (40, 40, 200, 255)
     for x in (0.14, 0.86):
@@ -170,19 +170,19 @@ def person(rng: np.random.Generator) -> Texture:
     """A walker, seen from anywhere."""
     texture = _blank(PERSON)
     rows, columns = texture.shape[:2]
-    coat, legs = rng.uniform(20, 220, 3), rng.uniform(15, 110, 3)
+    coat, legs = random_colour(rng, 20, 220), random_colour(rng, 15, 110)
     x = columns // 2
     for side in (-5, 5):
         foot = (x + 2 * side, rows - 2)
-        cv2.line(texture, (x + side, rows // 2), foot, (*legs.tolist(), 255), 7, cv2.LINE_AA)
+        cv2.line(texture, (x + side, rows // 2), foot, (*legs, 255), 7, cv2.LINE_AA)
         hand = (x + int(2.2 * side), int(0.52 * rows))
         shoulder = (x + int(1.6 * side), int(0.24 * rows))
-        cv2.line(texture, shoulder, hand, (*(coat * 0.8).tolist(), 255), 5, cv2.LINE_AA)
+        cv2.line(texture, shoulder, hand, (*scaled(coat, 0.8), 255), 5, cv2.LINE_AA)
     cv2.ellipse(
         texture, (x, int(0.36 * rows)), (11, int(0.19 * rows)), 0, 0, 360,
-        (*coat.tolist(), 255), -1, cv2.LINE_AA,
+        (*coat, 255), -1, cv2.LINE_AA,
     )  # fmt: skip
     cv2.circle(texture, (x, int(0.1 * rows)), 7, (140, 175, 215, 255), -1, cv2.LINE_AA)
-    hair = (*rng.uniform(10, 90, 3).tolist(), 255)
+    hair = (*random_colour(rng, 10, 90), 255)
     cv2.ellipse(texture, (x, int(0.08 * rows)), (7, 5), 0, 180, 360, hair, -1, cv2.LINE_AA)
     return texture

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
+from vpr.bags.messages import SensorMessages
 from vpr.bags.writer import BagWriter
 from vpr.records import Image
 from vpr.simulation.config import SimulationConfig
 from vpr.simulation.drive import Drive, plan_drive
-from vpr.bags.messages import SensorMessages
 from vpr.simulation.sensors import dead_reckon, receive_gps, true_velocity
 from vpr.simulation.traffic import leader_gap
 from vpr.simulation.world import World, build_world, photograph
@@ -159,7 +159,7 @@ def _of_shot(shot: Shot, config: SimulationConfig, messages: SensorMessages) -> 
 def _odometry(
     seed: int, drive: Drive, config: SimulationConfig, messages: SensorMessages
 ) -> Iterator[TimedMessage]:
-    """Dead reckoning and the truth beside it."""
+    """Dead reckoning, and beside it the truth wherever there is an image."""
     reckoned = dead_reckon(seed, drive, config)
     exact = np.zeros(3)
     true_twist = true_velocity(drive)
@@ -169,6 +169,8 @@ def _odometry(
             reckoned.twist[i], reckoned.twist_variance[i],
         )  # fmt: skip
         yield stamp, ODOMETRY_TOPIC, odometry
+        if i % drive.image_stride:
+            continue
         truth = messages.odometry(stamp, "map", drive.poses[i], exact, true_twist[i], exact)
         yield stamp, TRUTH_TOPIC, truth
 

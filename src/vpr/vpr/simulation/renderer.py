@@ -22,8 +22,13 @@ from vpr.simulation.lighting import SKY_TOP, Lighting
 from vpr.simulation.panels import PanelSet
 
 NEAR = 0.25  # m; nothing nearer is drawn
-MAX_SAMPLES = 8
+MAX_SAMPLES = 6
 ROAD_GRAIN_SCALE = 96.0  # texels a metre of the grain laid over the ground
+GRAIN_SEEN = 12.0  # m; beyond, a pixel's share of it averages out
+
+
+# Kernels free the GIL, so that threads render different frames; C division, not Python's.
+compiled = njit(cache=True, nogil=True, error_model="numpy")
 
 
 @dataclass(frozen=True)
@@ -91,9 +96,9 @@ class Renderer:
         rows, columns = self.camera.height, self.camera.width
         ends, visible = _into_view(pose, panels, self.camera)
         first, last = _column_range(ends, self.camera)
-        colours = np.empty((rows, columns, 3), np.float32)
-        depth = np.empty((rows, columns), np.float32)
-        labels = np.empty((rows, columns), np.uint8)
+        colours = np.empty((columns, rows, 3), np.float32)  # a column at a time
+        depth = np.empty((columns, rows), np.float32)
+        labels = np.empty((columns, rows), np.uint8)
         lit, dark = self.lighting.on_ground()
         _draw_columns(
             colours, depth, labels,
@@ -108,7 +113,9 @@ class Renderer:
             self.camera.matrix,
         )  # fmt: skip
         np.clip(colours, 0.0, 255.0, out=colours)
-        return RenderedView(np.round(colours).astype(np.uint8), depth, labels)
+        np.rint(colours, out=colours)
+        image = np.ascontiguousarray(colours.astype(np.uint8).transpose(1, 0, 2))
+        return RenderedView(image, np.ascontiguousarray(depth.T), np.ascontiguousarray(labels.T))
 
 
 def _into_view(
@@ -148,13 +155,16 @@ def _column_range(
     return first, last
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@compiled
 def _texel(texels, offset, height, width, s, t):  # type: ignore[no-untyped-def]
     """Bilinear, repeating BGRA at column s, row t of one mip level."""
     x, y = s - 0.5, t - 0.5
-    column, row = math.floor(x), math.floor(y)
-    fx, fy = x - column, y - row
-    left, top = int(column) % width, int(row) % height
+    left, top = math.floor(x), math.floor(y)
+    fx, fy = x - left, y - top
+    if left < 0 or left >= width:  # a remainder costs more than the test
+        left %= width
+    if top < 0 or top >= height:
+        top %= height
     right = left + 1 if left + 1 < width else 0
     bottom = top + 1 if top + 1 < height else 0
     a, b = offset + top * width + left, offset + top * width + right
@@ -168,7 +178,7 @@ def _texel(texels, offset, height, width, s, t):  # type: ignore[no-untyped-def]
     )
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@compiled
 def _area(texels, offsets, sizes, texture, s, t, ds, dt, minor):  # type: ignore[no-untyped-def]
     """Mean colour of a footprint centred at texel (s, t) of the finest level.
 
@@ -181,7 +191,7 @@ def _area(texels, offsets, sizes, texture, s, t, ds, dt, minor):  # type: ignore
         width *= 0.5
         level += 1
     scale = 1.0 / (1 << level)
-    samples = min(MAX_SAMPLES, max(1, int(math.ceil(major * scale))))
+    samples = min(MAX_SAMPLES, max(1, math.ceil(major * scale)))
     height, columns = sizes[texture, level, 0], sizes[texture, level, 1]
     to_s, to_t = columns / sizes[texture, 0, 1], height / sizes[texture, 0, 0]
     offset = offsets[texture, level]
@@ -195,7 +205,7 @@ def _area(texels, offsets, sizes, texture, s, t, ds, dt, minor):  # type: ignore
     return b / samples, g / samples, r / samples, a / (255.0 * samples)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@compiled
 def _hits_of_column(c, slope, ends, first, last, hit_panel, hit_depth, hit_along):  # type: ignore[no-untyped-def]
     """Panels the column's ray meets, nearest first; returns how many."""
     count = 0
@@ -220,7 +230,7 @@ def _hits_of_column(c, slope, ends, first, last, hit_panel, hit_depth, hit_along
     return count
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@compiled
 def _draw_panel(  # type: ignore[no-untyped-def]
     c, colours, depth, labels, through, z, along, spread, height, texture, window, label, light,
     texels, offsets, sizes, fade, haze_colour, focal_v, centre_v, camera_height,
@@ -230,7 +240,7 @@ def _draw_panel(  # type: ignore[no-untyped-def]
     bottom = centre_v - focal_v * (height[0] - camera_height) / z
     step = (window[3] - window[2]) / (bottom - top)
     s = window[0] + along * (window[1] - window[0])
-    for row in range(max(0, int(top + 0.5)), min(colours.shape[0] - 1, int(bottom + 0.5)) + 1):
+    for row in range(max(0, int(top + 0.5)), min(colours.shape[1] - 1, int(bottom + 0.5)) + 1):
         if through[row] < 0.004:
             continue
         covered = min(row + 0.5, bottom) - max(row - 0.5, top)
@@ -241,50 +251,53 @@ def _draw_panel(  # type: ignore[no-untyped-def]
             b, g, r, a = _area(texels, offsets, sizes, texture, s, t, 0.0, step, spread)
         weight = through[row] * covered
         clear, hazy = weight * fade, weight * (1.0 - fade) * a
-        colours[row, c, 0] += clear * b * light[0] + hazy * haze_colour[0]
-        colours[row, c, 1] += clear * g * light[1] + hazy * haze_colour[1]
-        colours[row, c, 2] += clear * r * light[2] + hazy * haze_colour[2]
+        colours[c, row, 0] += clear * b * light[0] + hazy * haze_colour[0]
+        colours[c, row, 1] += clear * g * light[1] + hazy * haze_colour[1]
+        colours[c, row, 2] += clear * r * light[2] + hazy * haze_colour[2]
         through[row] -= weight * a
-        if through[row] < 0.5 and depth[row, c] == 0.0:
-            depth[row, c] = z
-            labels[row, c] = label
+        if through[row] < 0.5 and depth[c, row] == 0.0:
+            depth[c, row] = z
+            labels[c, row] = label
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
-def _draw_ground_pixel(  # type: ignore[no-untyped-def]
-    row, c, colours, depth, labels, weight, z, slope, focal, camera, texels, offsets, sizes,
-    texture, grain, ground_labels, sunlight, raster, lit, dark, fade, haze_colour,
+@compiled
+def _draw_ground(  # type: ignore[no-untyped-def]
+    c, colours, depth, labels, through, slope, focal, centre, camera, texels, offsets, sizes,
+    texture, grain, ground_labels, sunlight, raster, lit, dark, haze, haze_colour,
 ):  # fmt: skip
-    """Ground at depth z along the column's ray, under sun or shadow, with grain near by."""
+    """Fill what is open below the horizon: ground under sun or shadow, with grain near by."""
     ray_x = camera[2] + slope * camera[3]
     ray_y = camera[3] - slope * camera[2]
-    east, south = camera[0] + z * ray_x - raster[0], raster[1] - camera[1] - z * ray_y
-    scale = raster[2]
-    long = z * z / (focal * camera[4]) * scale
-    b, g, r, _ = _area(
-        texels, offsets, sizes, texture, east * scale, south * scale,
-        long * ray_x, -long * ray_y, z / focal * scale,
-    )  # fmt: skip
-    near = ROAD_GRAIN_SCALE / scale
-    tone, _, _, _ = _area(
-        texels, offsets, sizes, grain, east * ROAD_GRAIN_SCALE, south * ROAD_GRAIN_SCALE,
-        long * near * ray_x, -long * near * ray_y, z / focal * ROAD_GRAIN_SCALE,
-    )  # fmt: skip
-    i = min(max(int(south * raster[3]), 0), sunlight.shape[0] - 1)
-    j = min(max(int(east * raster[3]), 0), sunlight.shape[1] - 1)
-    sun = sunlight[i, j]
-    bright = tone / 128.0
-    for k, value in enumerate((b, g, r)):
-        colour = value * bright * (sun * lit[k] + (1.0 - sun) * dark[k])
-        colours[row, c, k] += weight * (fade * colour + (1.0 - fade) * haze_colour[k])
-    if depth[row, c] == 0.0:
-        depth[row, c] = z
-        i = min(max(int(south * scale), 0), ground_labels.shape[0] - 1)
-        j = min(max(int(east * scale), 0), ground_labels.shape[1] - 1)
-        labels[row, c] = ground_labels[i, j]
+    scale, to_grain = raster[2], ROAD_GRAIN_SCALE / raster[2]
+    for row in range(max(0, math.floor(centre) + 1), depth.shape[1]):
+        if through[row] < 0.004:
+            continue
+        z = focal * camera[4] / (row - centre)
+        east, south = camera[0] + z * ray_x - raster[0], raster[1] - camera[1] - z * ray_y
+        s, t, wide = east * scale, south * scale, z / focal * scale
+        ds, dt = z * wide / camera[4] * ray_x, -z * wide / camera[4] * ray_y
+        b, g, r, _ = _area(texels, offsets, sizes, texture, s, t, ds, dt, wide)
+        bright = 1.0
+        if z < GRAIN_SEEN:
+            tone, _, _, _ = _area(
+                texels, offsets, sizes, grain,
+                s * to_grain, t * to_grain, ds * to_grain, dt * to_grain, wide * to_grain,
+            )  # fmt: skip
+            bright = tone / 128.0
+        i = min(max(int(south * raster[3]), 0), sunlight.shape[0] - 1)
+        j = min(max(int(east * raster[3]), 0), sunlight.shape[1] - 1)
+        sun, fade = sunlight[i, j], math.exp(-z / haze)
+        for k, value in enumerate((b, g, r)):
+            colour = value * bright * (sun * lit[k] + (1.0 - sun) * dark[k])
+            colours[c, row, k] += through[row] * (fade * colour + (1.0 - fade) * haze_colour[k])
+        if depth[c, row] == 0.0:
+            depth[c, row] = z
+            i = min(max(int(t), 0), ground_labels.shape[0] - 1)
+            j = min(max(int(s), 0), ground_labels.shape[1] - 1)
+            labels[c, row] = ground_labels[i, j]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@compiled
 def _sky_colour(sky, azimuth, elevation, out):  # type: ignore[no-untyped-def]
     rows, columns = sky.shape[0], sky.shape[1]
     x = (azimuth / (2.0 * math.pi)) % 1.0 * columns
@@ -297,20 +310,35 @@ def _sky_colour(sky, azimuth, elevation, out):  # type: ignore[no-untyped-def]
         out[k] = (1 - fy) * upper + fy * lower
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@compiled
+def _draw_sky(c, colours, depth, through, slope, focal, centre, azimuth, sky):  # type: ignore[no-untyped-def]
+    """Fill what is open above the horizon."""
+    colour = np.empty(3)
+    distance = focal * math.sqrt(1.0 + slope * slope)
+    for row in range(min(depth.shape[1], math.floor(centre) + 1)):
+        if through[row] < 0.004:
+            continue
+        _sky_colour(sky, azimuth, math.atan((centre - row) / distance), colour)
+        for k in range(3):
+            colours[c, row, k] += through[row] * colour[k]
+        if depth[c, row] == 0.0:
+            depth[c, row] = np.inf
+
+
+@compiled
 def _draw_columns(  # type: ignore[no-untyped-def]
     colours, depth, labels, ends, first, last, heights, texture, window, label, light,
     texels, offsets, sizes, ground_texture, grain, ground_labels, sunlight, raster, lit, dark,
     sky, haze, camera, matrix,
 ):  # fmt: skip
-    rows, columns = depth.shape
+    columns, rows = depth.shape
     focal, centre_u, focal_v, centre_v = matrix[0, 0], matrix[0, 2], matrix[1, 1], matrix[1, 2]
     heading = math.atan2(camera[3], camera[2])
     hit_panel = np.empty(ends.shape[0] + 1, np.int64)
     hit_depth = np.empty(ends.shape[0] + 1)
     hit_along = np.empty(ends.shape[0] + 1)
     through = np.empty(rows)
-    haze_colour, sky_colour = np.empty(3), np.empty(3)
+    haze_colour = np.empty(3)
     colours[:], depth[:], labels[:] = 0.0, 0.0, Label.SKY
     for c in range(columns):
         slope = (c - centre_u) / focal
@@ -327,21 +355,9 @@ def _draw_columns(  # type: ignore[no-untyped-def]
                 window[n], label[n], light[n], texels, offsets, sizes, math.exp(-z / haze),
                 haze_colour, focal_v, centre_v, camera[4],
             )  # fmt: skip
-        for row in range(rows):
-            if through[row] < 0.004:
-                continue
-            drop = row - centre_v
-            if drop > 0.0:
-                z = focal_v * camera[4] / drop
-                _draw_ground_pixel(
-                    row, c, colours, depth, labels, through[row], z, slope, focal_v, camera,
-                    texels, offsets, sizes, ground_texture, grain, ground_labels, sunlight,
-                    raster, lit, dark, math.exp(-z / haze), haze_colour,
-                )  # fmt: skip
-            else:
-                rise = math.atan2(-drop / focal_v, math.sqrt(1.0 + slope * slope))
-                _sky_colour(sky, azimuth, rise, sky_colour)
-                for k in range(3):
-                    colours[row, c, k] += through[row] * sky_colour[k]
-                if depth[row, c] == 0.0:
-                    depth[row, c] = np.inf
+        _draw_ground(
+            c, colours, depth, labels, through, slope, focal_v, centre_v, camera, texels, offsets,
+            sizes, ground_texture, grain, ground_labels, sunlight, raster, lit, dark, haze,
+            haze_colour,
+        )  # fmt: skip
+        _draw_sky(c, colours, depth, through, slope, focal_v, centre_v, azimuth, sky)

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pymap3d import enu2geodetic
 
-from vpr.geometry import pose_from_xy_yaw, relative, yaw_of
 from vpr.simulation.config import SimulationConfig
 from vpr.simulation.drive import Drive
 
@@ -29,9 +28,11 @@ class Odometry:
 
 
 def _motions(drive: Drive) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """True motion between neighbouring samples: (N-1, 2) metres and (N-1,) radians."""
-    motions = [relative(a, b) for a, b in zip(drive.poses[:-1], drive.poses[1:], strict=True)]
-    return np.array([m[:2, 3] for m in motions]), np.array([yaw_of(m) for m in motions])
+    """True motion between neighbouring samples in base_link: (N-1, 2) metres, (N-1,) radians."""
+    rotation = drive.poses[:-1, :2, :2]
+    moved = np.einsum("nji,nj->ni", rotation, np.diff(drive.poses[:, :2, 3], axis=0))
+    ahead = np.einsum("nji,nj->ni", rotation, drive.poses[1:, :2, 0])
+    return moved, np.arctan2(ahead[:, 1], ahead[:, 0])
 
 
 def true_velocity(drive: Drive) -> NDArray[np.float64]:
@@ -48,49 +49,69 @@ def dead_reckon(seed: int, drive: Drive, config: SimulationConfig) -> Odometry:
     A step of noise (Pillai & Leonard, "Self-supervised visual place recognition", V-B) is
     ``odometry_step`` metres of driving; between samples it grows as a random walk, with the root
     of the share of a step, so the drift does not depend on the rate and stops at a standstill.
+    The two biases keep one sign, drawn from the seed, for the whole drive.
     """
     rng = np.random.default_rng([seed, 105])
     moved, turned = _motions(drive)
     length = np.linalg.norm(moved, axis=1)
     steps = length / config.odometry_step
     root = np.sqrt(steps)
-    moved *= 1.0 + config.odometry_scale_bias
+    scale_sign, yaw_sign = rng.choice([-1.0, 1.0], 2)
+    moved *= 1.0 + scale_sign * config.odometry_scale_bias
     moved += config.odometry_translation_noise * root[:, None] * rng.normal(size=moved.shape)
-    turned += config.odometry_yaw_bias * length
+    turned += yaw_sign * config.odometry_yaw_bias * length
     turned += config.odometry_rotation_noise * root * rng.normal(size=len(turned))
-    poses = [np.eye(4)]
-    for (x, y), yaw in zip(moved, turned, strict=True):
-        poses.append(poses[-1] @ pose_from_xy_yaw(x, y, yaw))
     seconds = np.diff(drive.stamps_ns) * 1e-9
     noise = np.array([config.odometry_translation_noise] * 2 + [config.odometry_rotation_noise])
     twist = np.column_stack([moved, turned]) / seconds[:, None]
     twist_variance = noise**2 * (steps / seconds**2)[:, None]
-    reckoned = np.array(poses)
+    reckoned = _summed(moved, turned)
     return Odometry(
         reckoned,
-        _grown_variance(reckoned, steps, config),
+        _grown_variance(reckoned, steps, length, config),
         np.concatenate([twist[:1], twist]),
         np.concatenate([twist_variance[:1], twist_variance]),
     )
 
 
-def _grown_variance(
-    poses: NDArray[np.float64], steps: NDArray[np.float64], config: SimulationConfig
-) -> NDArray[np.float64]:
-    """Variance of x, y, yaw since the start: own noise plus what past turns swing the path by.
+def _summed(moved: NDArray[np.float64], turned: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N, 4, 4) poses after each of N-1 motions, the first at the identity."""
+    yaw = np.concatenate([[0.0], np.cumsum(turned)])
+    cosine, sine = np.cos(yaw), np.sin(yaw)
+    poses = np.tile(np.eye(4), (len(yaw), 1, 1))
+    poses[:, :2, :2] = np.array([[cosine, -sine], [sine, cosine]]).transpose(2, 0, 1)
+    poses[1:, :2, 3] = np.cumsum(np.einsum("nij,nj->ni", poses[:-1, :2, :2], moved), axis=0)
+    return poses
 
-    To first order the yaw error made at sample k displaces the present by the lever between
-    them; both sums over k are expanded so that they need one pass.
+
+def _grown_variance(
+    poses: NDArray[np.float64],
+    steps: NDArray[np.float64],
+    length: NDArray[np.float64],
+    config: SimulationConfig,
+) -> NDArray[np.float64]:
+    """(N, 3) variance of x, y and yaw since the start, to first order.
+
+    A yaw error made at sample k swings the present by the lever between them. The random part
+    adds squares of levers, the bias, taken as one unknown of its configured size, their sum;
+    both are expanded so that one pass suffices.
     """
-    rotation = config.odometry_rotation_noise**2 * np.concatenate([[0.0], steps])
-    yaw = np.cumsum(rotation)
+    noise_yaw = config.odometry_rotation_noise**2 * np.concatenate([[0.0], steps])
+    driven = np.concatenate([[0.0], length])
     own = config.odometry_translation_noise**2 * np.concatenate([[0.0], np.cumsum(steps)])
     variance = np.empty((len(poses), 3))
-    for axis, lever in ((0, 1), (1, 0)):
-        p = poses[:, lever, 3]
-        swing = p**2 * yaw - 2 * p * np.cumsum(rotation * p) + np.cumsum(rotation * p**2)
-        variance[:, axis] = own + np.maximum(swing, 0.0)
-    variance[:, 2] = yaw
+    for axis, across in ((0, 1), (1, 0)):
+        lever, place = poses[:, across, 3], poses[:, axis, 3]
+        swing = (
+            lever**2 * np.cumsum(noise_yaw)
+            - 2 * lever * np.cumsum(noise_yaw * lever)
+            + np.cumsum(noise_yaw * lever**2)
+        )
+        bent = config.odometry_yaw_bias * (lever * np.cumsum(driven) - np.cumsum(driven * lever))
+        stretched = config.odometry_scale_bias * place
+        variance[:, axis] = own + np.maximum(swing, 0.0) + bent**2 + stretched**2
+    bias_yaw = config.odometry_yaw_bias * np.cumsum(driven)
+    variance[:, 2] = np.cumsum(noise_yaw) + bias_yaw**2
     return variance
 
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from vpr.simulation.atlas import Texture
-from vpr.simulation.textures import cloud_noise, shaded
+from vpr.simulation.textures import Bgr, cloud_noise, random_colour, scaled, shaded
 
 SCALE = 64  # texels a metre
 FONTS = (
@@ -15,8 +15,42 @@ FONTS = (
     cv2.FONT_HERSHEY_COMPLEX,
     cv2.FONT_HERSHEY_SCRIPT_COMPLEX,
 )
-SYLLABLES = "BA LO MIR KE TAN SU VEL DO RIX HAN PO ZE GRA FI NOL TER WU SKA JE QUA".split()
-TRADES = "BAR CAFE BOOKS TAILOR BAKERY HOTEL PHARMA CYCLES FLOWERS MUSIC OPTIK SHOES".split()
+SYLLABLES = (
+    "BA",
+    "LO",
+    "MIR",
+    "KE",
+    "TAN",
+    "SU",
+    "VEL",
+    "DO",
+    "RIX",
+    "HAN",
+    "PO",
+    "ZE",
+    "GRA",
+    "FI",
+    "NOL",
+    "TER",
+    "WU",
+    "SKA",
+    "JE",
+    "QUA",
+)
+TRADES = (
+    "BAR",
+    "CAFE",
+    "BOOKS",
+    "TAILOR",
+    "BAKERY",
+    "HOTEL",
+    "PHARMA",
+    "CYCLES",
+    "FLOWERS",
+    "MUSIC",
+    "OPTIK",
+    "SHOES",
+)
 
 
 def shop_name(rng: np.random.Generator) -> str:
@@ -24,18 +58,18 @@ def shop_name(rng: np.random.Generator) -> str:
     return "".join(rng.choice(SYLLABLES, int(rng.integers(2, 4)))) + " " + str(rng.choice(TRADES))
 
 
-def _contrasting(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    dark, light = rng.uniform(15, 110, 3), rng.uniform(170, 250, 3)
+def _contrasting(rng: np.random.Generator) -> tuple[Bgr, Bgr]:
+    dark, light = random_colour(rng, 15, 110), random_colour(rng, 170, 250)
     return (dark, light) if rng.random() < 0.6 else (light, dark)
 
 
-def _write(texture: Texture, text: str, font: int, colour: np.ndarray, margin: int) -> None:
+def _write(texture: Texture, text: str, font: int, colour: Bgr, margin: int) -> None:
     rows, columns = texture.shape[:2]
     (width, height), _ = cv2.getTextSize(text, font, 1.0, 2)
     scale = min((columns - 2 * margin) / width, (rows - 2 * margin) / height)
     origin = (int((columns - width * scale) / 2), int((rows + height * scale) / 2))
     thickness = max(1, round(2.4 * scale))
-    cv2.putText(texture, text, origin, font, scale, colour.tolist(), thickness, cv2.LINE_AA)
+    cv2.putText(texture, text, origin, font, scale, colour, thickness, cv2.LINE_AA)
 
 
 def name_board(rng: np.random.Generator, width: float = 3.4, height: float = 0.62) -> Texture:
@@ -44,10 +78,10 @@ def name_board(rng: np.random.Generator, width: float = 3.4, height: float = 0.6
     rows, columns = int(height * SCALE), int(width * SCALE)
     texture = shaded(back, 0.9 + 0.2 * cloud_noise(rng, rows, columns, 32))
     _write(texture, shop_name(rng), int(rng.choice(FONTS)), front, 7)
-    cv2.rectangle(texture, (1, 1), (columns - 2, rows - 2), front.tolist(), 2)
+    cv2.rectangle(texture, (1, 1), (columns - 2, rows - 2), front, 2)
     if rng.random() < 0.6:
-        cv2.circle(texture, (rows // 2, rows // 2), rows // 3, front.tolist(), -1, cv2.LINE_AA)
-        cv2.circle(texture, (rows // 2, rows // 2), rows // 6, back.tolist(), -1, cv2.LINE_AA)
+        cv2.circle(texture, (rows // 2, rows // 2), rows // 3, front, -1, cv2.LINE_AA)
+        cv2.circle(texture, (rows // 2, rows // 2), rows // 6, back, -1, cv2.LINE_AA)
     return texture
 
 
@@ -56,7 +90,7 @@ def hanging_sign(rng: np.random.Generator) -> Texture:
     back, front = _contrasting(rng)
     rows, columns = int(0.9 * SCALE), int(0.9 * SCALE)
     texture = shaded(back, np.ones((rows, columns)))
-    cv2.rectangle(texture, (2, 2), (columns - 3, rows - 3), front.tolist(), 3)
+    cv2.rectangle(texture, (2, 2), (columns - 3, rows - 3), front, 3)
     _emblem(texture, rng, front, (columns // 2, rows * 2 // 5), rows // 4)
     word = texture[rows * 2 // 3 :]
     _write(word, str(rng.choice(TRADES)), FONTS[0], front, 5)
@@ -66,7 +100,7 @@ def hanging_sign(rng: np.random.Generator) -> Texture:
 def _emblem(
     texture: Texture,
     rng: np.random.Generator,
-    colour: np.ndarray,
+    colour: Bgr,
     centre: tuple[int, int],
     radius: int,
 ) -> None:
@@ -74,19 +108,19 @@ def _emblem(
     angles = rng.uniform(0, 6.28) + np.arange(2 * corners) * np.pi / corners
     reach = np.where(np.arange(2 * corners) % 2, rng.uniform(0.4, 1.0), 1.0) * radius
     star = np.column_stack([np.cos(angles), np.sin(angles)]) * reach[:, None] + centre
-    cv2.fillPoly(texture, [star.astype(np.int32)], colour.tolist(), cv2.LINE_AA)
+    cv2.fillPoly(texture, [star.astype(np.int32)], colour, cv2.LINE_AA)
 
 
 def poster(rng: np.random.Generator) -> Texture:
     """A bill on a wall: shapes, a headline and small print."""
     rows, columns = int(1.3 * SCALE), int(0.95 * SCALE)
-    texture = shaded(rng.uniform(60, 240, 3), 0.9 + 0.2 * cloud_noise(rng, rows, columns, 24))
+    texture = shaded(random_colour(rng, 60, 240), 0.9 + 0.2 * cloud_noise(rng, rows, columns, 24))
     for _ in range(int(rng.integers(4, 9))):
         centre = (int(rng.integers(columns)), int(rng.integers(rows)))
-        _emblem(texture, rng, rng.uniform(10, 250, 3), centre, int(rng.integers(8, 26)))
+        _emblem(texture, rng, random_colour(rng, 10, 250), centre, int(rng.integers(8, 26)))
     headline = texture[: rows // 4]
-    headline[:] = rng.uniform(10, 90, 3)
-    _write(headline, "".join(rng.choice(SYLLABLES, 2)), FONTS[0], np.full(3, 240.0), 4)
+    headline[:] = random_colour(rng, 10, 90)
+    _write(headline, "".join(rng.choice(SYLLABLES, 2)), FONTS[0], (240.0, 240.0, 240.0), 4)
     for y in range(rows - 20, rows - 3, 5):
         cv2.line(texture, (6, y), (columns - int(rng.integers(6, 30)), y), (20, 20, 20), 1)
     cv2.rectangle(texture, (0, 0), (columns - 1, rows - 1), (240, 240, 240), 2)
@@ -97,16 +131,15 @@ def graffiti(rng: np.random.Generator) -> Texture:
     """A tag sprayed on a wall, see-through around it."""
     rows, columns = int(1.1 * SCALE), int(2.4 * SCALE)
     texture = np.zeros((rows, columns, 4), np.uint8)
-    for width, bright in ((11, 0.3), (5, 1.0)):
-        state = np.random.default_rng(rng.integers(2**32) if width == 11 else 0)
-        colour = (*(state.uniform(60, 255, 3) * bright).tolist(), 255)
-        text = "".join(rng.choice(SYLLABLES, 2))
-        origin = (10, rows - 18)
-        cv2.putText(texture, text, origin, FONTS[1], 1.7, colour, width, cv2.LINE_AA)
+    text, colour = "".join(rng.choice(SYLLABLES, 2)), random_colour(rng, 60, 255)
+    for width, bright in ((11, 0.3), (5, 1.0)):  # an outline, then the letters
+        spray = (*scaled(colour, bright), 255)
+        cv2.putText(texture, text, (10, rows - 18), FONTS[1], 1.7, spray, width, cv2.LINE_AA)
     for _ in range(3):
-        points = np.cumsum(rng.normal(0, 22, (5, 2)), axis=0) + (columns / 2, rows / 2)
-        colour = (*rng.uniform(40, 250, 3).tolist(), 255)
-        cv2.polylines(texture, [points.astype(np.int32)], False, colour, 4, cv2.LINE_AA)
+        steps = rng.normal(0, 22, (5, 2))
+        points = np.array([columns / 2, rows / 2]) + np.cumsum(steps, axis=0)
+        spray = (*random_colour(rng, 40, 250), 255)
+        cv2.polylines(texture, [points.astype(np.int32)], False, spray, 4, cv2.LINE_AA)
     return texture
 
 

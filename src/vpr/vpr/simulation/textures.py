@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,26 +10,39 @@ from numpy.typing import NDArray
 
 from vpr.simulation.atlas import Texture
 
-Bgr = Sequence[float]
+Bgr = tuple[float, float, float]
 
 
 def cloud_noise(
     rng: np.random.Generator, rows: int, columns: int, coarsest: int, finest: int = 2
-) -> NDArray[np.float64]:
+) -> NDArray[np.float32]:
     """(rows, columns) noise in 0..1 with detail at every octave from coarsest to finest pixels."""
-    total = np.zeros((rows, columns))
+    total = np.zeros((rows, columns), np.float32)
     size, weight, weights = coarsest, 1.0, 0.0
     while size >= finest:
-        grid = rng.random((rows // size + 2, columns // size + 2)).astype(np.float32)
+        grid = rng.random((rows // size + 2, columns // size + 2), dtype=np.float32)
         total += weight * cv2.resize(grid, (columns, rows), interpolation=cv2.INTER_CUBIC)
         weights += weight
         size, weight = size // 2, weight * 0.7
-    return np.clip(total / weights, 0.0, 1.0)
+    total /= weights
+    return np.clip(total, 0.0, 1.0, out=total)
 
 
-def shaded(colour: Bgr, brightness: NDArray[np.float64]) -> Texture:
+def random_colour(rng: np.random.Generator, darkest: float, brightest: float) -> Bgr:
+    """A colour whose channels lie between two values of 0..255."""
+    blue, green, red = rng.uniform(darkest, brightest, 3)
+    return float(blue), float(green), float(red)
+
+
+def scaled(colour: Bgr, factor: float) -> Bgr:
+    """A darker or brighter shade."""
+    return colour[0] * factor, colour[1] * factor, colour[2] * factor
+
+
+def shaded(colour: Bgr, brightness: NDArray[Any]) -> Texture:
     """A colour times a (H, W) brightness around 1."""
-    return np.clip(np.asarray(colour) * brightness[..., None], 0, 255).astype(np.uint8)
+    texture: Texture = np.clip(np.asarray(colour) * brightness[..., None], 0, 255).astype(np.uint8)
+    return texture
 
 
 def plaster(rng: np.random.Generator, rows: int, columns: int, colour: Bgr) -> Texture:
@@ -83,8 +96,9 @@ def asphalt_grain(rng: np.random.Generator, size: int) -> Texture:
     grain = rng.normal(128.0, 14.0, (size, size))
     for sigma in (1.0, 3.0):
         spots = rng.normal(0.0, 1.0, (size, size))
-        spots = cv2.GaussianBlur(np.tile(spots, (3, 3)), (0, 0), sigma)[size:-size, size:-size]
-        grain += 9.0 * spots / spots.std()
+        tiled = np.asarray(cv2.GaussianBlur(np.tile(spots, (3, 3)), (0, 0), sigma))
+        smooth = tiled[size:-size, size:-size]
+        grain += 9.0 * smooth / smooth.std()
     return np.repeat(np.clip(grain, 30, 225).astype(np.uint8)[..., None], 3, axis=2)
 
 
@@ -99,4 +113,4 @@ def draw_crack(
     heading = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.normal(0, 0.5, length // 5 + 2))
     steps = 5.0 * np.column_stack([np.cos(heading), np.sin(heading)])
     points = (start + np.cumsum(steps, axis=0)).astype(np.int32)
-    cv2.polylines(texture, [points], False, tuple(colour), 1, cv2.LINE_AA)
+    cv2.polylines(texture, [points], False, colour, 1, cv2.LINE_AA)

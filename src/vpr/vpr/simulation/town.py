@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,8 @@ ROAD_HALF_WIDTH = 4.4
 PAVEMENT_WIDTH = 2.6
 STREET_HALF_WIDTH = ROAD_HALF_WIDTH + PAVEMENT_WIDTH
 LANE_OFFSET = 1.4  # driving on the right, beside the parked cars
-MARGIN = 34.0  # m of town outside the outermost streets
+LOOP_LENGTH = 232.0  # m along the street centres; bends cut it shorter
+MARGIN = 30.0  # m of town outside the outermost streets
 
 
 @dataclass(frozen=True)
@@ -50,25 +52,24 @@ class TownPlan:
         half = STREET_HALF_WIDTH
         return [
             Block(x0 + half, y0 + half, x1 - half, y1 - half)
-            for x0, x1 in zip(xs[:-1], xs[1:], strict=True)
-            for y0, y1 in zip(ys[:-1], ys[1:], strict=True)
+            for x0, x1 in pairwise(xs)
+            for y0, y1 in pairwise(ys)
         ]
 
 
 def plan_town(seed: int) -> TownPlan:
-    """Streets 30 to 37 m apart and a loop of about 190 to 270 m around two or three blocks."""
+    """Streets 27 to 42 m apart and a loop of about 200 m around two or three blocks."""
     rng = np.random.default_rng([seed, 101])
-    easts = np.cumsum(np.concatenate([[0.0], rng.uniform(30.0, 37.0, 3)]))
-    norths = np.cumsum(np.concatenate([[0.0], rng.uniform(30.0, 37.0, 2)]))
     if rng.random() < 0.5:  # around two blocks
-        column = int(rng.integers(2))
-        corners = [(column, 0), (column + 2, 0), (column + 2, 1), (column, 1)]
+        corners = [(0, 0), (2, 0), (2, 1), (0, 1)]
+        spacing = LOOP_LENGTH / 6
     else:  # around three, in an L
-        column = int(rng.integers(2))
         corners = [(0, 0), (2, 0), (2, 1), (1, 1), (1, 2), (0, 2)]
-        corners = [(column + i, j) for i, j in corners]
+        spacing = LOOP_LENGTH / 8
+    easts = np.cumsum(np.concatenate([[0.0], spacing * rng.uniform(0.9, 1.1, 3)]))
+    norths = np.cumsum(np.concatenate([[0.0], spacing * rng.uniform(0.9, 1.1, 2)]))
     if rng.random() < 0.5:
         corners.reverse()
-    start = int(rng.integers(len(corners)))
-    corners = corners[start:] + corners[:start]
-    return TownPlan(easts, norths, np.array([(easts[i], norths[j]) for i, j in corners]))
+    start, column = int(rng.integers(len(corners))), int(rng.integers(2))
+    loop = [(easts[i + column], norths[j]) for i, j in corners[start:] + corners[:start]]
+    return TownPlan(easts, norths, np.array(loop))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vpr.records import Pose
 from vpr.simulation import props
@@ -14,9 +17,11 @@ from vpr.simulation.labels import Label
 from vpr.simulation.panels import Panel, PanelSet, Point
 from vpr.simulation.town import LANE_OFFSET, ROAD_HALF_WIDTH, STREET_HALF_WIDTH, TownPlan
 
+CARS, PEOPLE = 90, 16
 PARKED_OFFSET = ROAD_HALF_WIDTH - 0.95  # m from the centre line to a parked car's middle
 PERSONAL_SPACE = 3.5  # m; nothing that moves is drawn nearer to the camera than this
-LEADER_GAP = (9.0, 15.0)  # m, nearest and farthest the car ahead is
+LEADER_GAP = (8.0, 50.0)  # m, nearest and farthest the car ahead is
+LEADER_PERIOD = 26.0  # s after which another one drives ahead
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class Traffic:
     builder: AtlasBuilder
     parked: PanelSet
     movers: tuple[Mover, ...]
-    leader: CarTextures | None
+    leaders: tuple[CarTextures, ...]  # driving ahead in turns; may be empty
 
     def panels(self, time: float, camera: Pose, ahead: Pose | None) -> PanelSet:
         """Parked and moving things at a time; ``ahead`` is where the leading car drives."""
@@ -72,17 +77,18 @@ class Traffic:
             else:
                 towards = float(np.arctan2(eye[1] - place[1], eye[0] - place[0]))
                 panels.append(upright(self.builder, place, towards, mover.person, Label.PERSON))
-        if self.leader is not None and ahead is not None:
+        if self.leaders and ahead is not None:
+            leader = self.leaders[int(time / LEADER_PERIOD) % len(self.leaders)]
             heading = float(np.arctan2(ahead[1, 0], ahead[0, 0]))
             place = (float(ahead[0, 3]), float(ahead[1, 3]))
-            panels += car_panels(self.builder, place, heading, self.leader)
+            panels += car_panels(self.builder, place, heading, leader)
         return self.parked + PanelSet.of(panels)
 
 
 def leader_gap(time: float) -> float:
-    """How far ahead along the route the leading car is, metres."""
+    """How far ahead along the route the leading car is, metres; farthest when cars change."""
     near, far = LEADER_GAP
-    return near + (far - near) * (0.5 + 0.5 * float(np.sin(time / 7.0)))
+    return near + (far - near) * (0.5 + 0.5 * float(np.cos(2 * np.pi * time / LEADER_PERIOD)))
 
 
 def car_panels(
@@ -110,19 +116,25 @@ def car_panels(
 
 @dataclass(frozen=True)
 class TrafficStock:
-    """Textures of cars and people, shared by all laps."""
+    """Textures of cars and people. No car stands in two places while there are others left."""
 
     builder: AtlasBuilder
     cars: list[CarTextures]
     people: list[int]
+    used: Iterator[int]
+
+    def next_car(self) -> CarTextures:
+        """A car that has not been used for as long as possible."""
+        return self.cars[next(self.used) % len(self.cars)]
 
 
 def make_traffic_stock(rng: np.random.Generator, builder: AtlasBuilder) -> TrafficStock:
-    """Paint a dozen cars and dress ten people."""
+    """Paint the cars and dress the people."""
     cars = []
-    for _ in range(12):
-        paint = rng.uniform(30, 215) * np.ones(3) + rng.uniform(-1, 1, 3) * rng.uniform(0, 90)
-        paint = np.clip(paint, 15, 235)
+    for _ in range(CARS):
+        grey, colourful = float(rng.uniform(30, 215)), float(rng.uniform(0, 90))
+        shift = np.clip(grey + colourful * rng.uniform(-1, 1, 3), 15, 235)
+        paint = (float(shift[0]), float(shift[1]), float(shift[2]))
         cars.append(
             CarTextures(
                 builder.add(props.car_side(paint), props.SCALE),
@@ -130,8 +142,8 @@ def make_traffic_stock(rng: np.random.Generator, builder: AtlasBuilder) -> Traff
                 builder.add(props.car_end(rng, paint, front=False), props.SCALE),
             )
         )
-    people = [builder.add(props.person(rng), props.SCALE) for _ in range(10)]
-    return TrafficStock(builder, cars, people)
+    people = [builder.add(props.person(rng), props.SCALE) for _ in range(PEOPLE)]
+    return TrafficStock(builder, cars, people, count())
 
 
 def make_traffic(seed: int, lap: int, plan: TownPlan, stock: TrafficStock) -> Traffic:
@@ -142,14 +154,14 @@ def make_traffic(seed: int, lap: int, plan: TownPlan, stock: TrafficStock) -> Tr
     for start, direction, length, crossings in _streets(plan):
         parked += _parked(rng, stock, start, direction, length, crossings)
         movers += _moving(rng, stock, start, direction, length)
-    leader = stock.cars[int(rng.integers(len(stock.cars)))] if lap > 0 else None
-    return Traffic(stock.builder, PanelSet.of(parked), tuple(movers), leader)
+    leaders = tuple(stock.next_car() for _ in range(4)) if lap > 0 else ()
+    return Traffic(stock.builder, PanelSet.of(parked), tuple(movers), leaders)
 
 
-def _streets(plan: TownPlan) -> list[tuple[Point, Point, float, np.ndarray]]:
+def _streets(plan: TownPlan) -> list[tuple[Point, Point, float, NDArray[np.float64]]]:
     """Start, direction, length of each street and where along it the crossings are."""
     west, south, east, north = plan.extent
-    streets: list[tuple[Point, Point, float, np.ndarray]] = []
+    streets: list[tuple[Point, Point, float, NDArray[np.float64]]] = []
     for x in plan.easts:
         streets.append(((float(x), south), (0.0, 1.0), north - south, plan.norths - south))
     for y in plan.norths:
@@ -163,7 +175,7 @@ def _parked(
     start: Point,
     direction: Point,
     length: float,
-    crossings: np.ndarray,
+    crossings: NDArray[np.float64],
 ) -> list[Panel]:
     panels: list[Panel] = []
     heading = float(np.arctan2(direction[1], direction[0]))
@@ -179,7 +191,7 @@ def _parked(
                 float(start[1] + along * direction[1] + offset * right[1]),
             )
             facing = heading if side > 0 else heading + np.pi
-            car = stock.cars[int(rng.integers(len(stock.cars)))]
+            car = stock.next_car()
             panels += car_panels(stock.builder, place, facing, car)
     return panels
 
@@ -207,7 +219,7 @@ def _moving(
                 length,
                 float(rng.uniform(5.0, 8.0) if car else rng.uniform(0.6, 1.6)),
                 float(rng.uniform(0.0, length)),
-                stock.cars[int(rng.integers(len(stock.cars)))] if car else None,
+                stock.next_car() if car else None,
                 stock.people[int(rng.integers(len(stock.people)))],
             )
         )

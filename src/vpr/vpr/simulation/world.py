@@ -98,5 +98,8 @@ def photograph(
     rows, columns = view.depth.shape
     y, x = np.linspace(-1.0, 1.0, rows)[:, None], np.linspace(-1.0, 1.0, columns)[None]
     falloff = (1.0 - lighting.vignette * (x**2 + y**2) / 2.0).astype(np.float32)[..., None]
-    grain = noise * rng.standard_normal(view.image.shape, dtype=np.float32)
-    return np.clip(np.round(view.image * falloff + grain), 0, 255).astype(np.uint8)
+    seen = rng.standard_normal(view.image.shape, dtype=np.float32)
+    seen *= noise
+    seen += view.image * falloff
+    np.clip(seen, 0.0, 255.0, out=seen)
+    return np.asarray(np.rint(seen), np.uint8)
