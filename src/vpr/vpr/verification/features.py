@@ -1,0 +1,246 @@
+"""Local features of an image: where to look again when a place seems to be revisited.
+
+The default is ORB (Rublee et al., ICCV 2011): binary, fast on one CPU thread and patent-free.
+Keypoints are thinned over a grid so that one textured corner can't take them all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from vpr.config import LoopClosureConfig
+from vpr.records import CameraModel, Image
+
+Depth = NDArray[np.uint16] | NDArray[np.float32]  # (H, W), registered to the image
+
+REFERENCE_WIDTH = 640.0  # px; thresholds in the configuration are for an image this wide
+KEYPOINTS_PER_CELL = 6
+ORB_SCALE_FACTOR = 1.2
+ORB_LEVELS = 8
+ORB_EDGE = 19  # px, ORB's own patch radius with margin
+LENS_BLACK = 16  # grey value; what lies outside a fisheye's image circle is darker than this
+DEPTH_EDGE = 0.05  # depths around a keypoint that differ by more than 5 % are a silhouette
+
+
+class ImageUnusable(ValueError):
+    """No features can be had from this image; ``str(error)`` says why."""
+
+
+@dataclass(frozen=True)
+class LocalFeatures:
+    """Keypoints of one image with distortion removed.
+
+    Attributes:
+        pixels: (N, 2) float32, in the undistorted image of ``camera``'s matrix.
+        sizes: (N,) float32, pyramid scale of each keypoint, >= 1; its location noise grows with it.
+        descriptors: (N, 32) uint8, 256 bits each.
+        depths: (N,) float32, metres along the optical axis; NaN where unknown.
+        camera: the pinhole model of the image; its distortion is zero.
+    """
+
+    pixels: NDArray[np.float32]
+    sizes: NDArray[np.float32]
+    descriptors: NDArray[np.uint8]
+    depths: NDArray[np.float32]
+    camera: CameraModel = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, without the camera model."""
+        arrays = (self.pixels, self.sizes, self.descriptors, self.depths)
+        return sum(array.nbytes for array in arrays)
+
+    @cached_property
+    def rays(self) -> NDArray[np.float64]:
+        """(N, 2) normalised image coordinates x/z, y/z."""
+        matrix = self.camera.matrix
+        focal = np.array([matrix[0, 0], matrix[1, 1]])
+        result: NDArray[np.float64] = (self.pixels - matrix[:2, 2]) / focal
+        return result
+
+    @property
+    def unit(self) -> float:
+        """One pixel of a 640 px wide image, in normalised image coordinates."""
+        return self.camera.width / REFERENCE_WIDTH / float(self.camera.matrix[0, 0])
+
+
+class FeatureExtractor(Protocol):
+    """Any detector and binary descriptor."""
+
+    def __call__(self, image: Image, depth: Depth | None, camera: CameraModel) -> LocalFeatures:
+        """Features of an image; safe to call from several threads.
+
+        Raises:
+            ImageUnusable: the image does not fit the camera model, or is empty.
+        """
+        ...
+
+
+class OrbFeatures:
+    """ORB keypoints and descriptors, spread over the image.
+
+    Small images (160x120 thumbnails) are enlarged before detection, large ones reduced.
+    """
+
+    def __init__(self, config: LoopClosureConfig) -> None:
+        self.config = config
+
+    def __call__(self, image: Image, depth: Depth | None, camera: CameraModel) -> LocalFeatures:
+        """See `FeatureExtractor`."""
+        grey = _grey(image)
+        camera = fitted_camera(camera, grey.shape[1], grey.shape[0])
+        scale = self._working_scale(grey.shape[1])
+        if scale != 1.0:
+            interpolation = cv2.INTER_CUBIC if scale > 1.0 else cv2.INTER_AREA
+            grey = np.asarray(
+                cv2.resize(grey, None, fx=scale, fy=scale, interpolation=interpolation)
+            )
+        keypoints, descriptors = self._detect(grey)
+        # pixel centres: (u + 0.5) scales, u does not
+        pixels = (cv2.KeyPoint.convert(keypoints).reshape(-1, 2) + 0.5) / scale - 0.5
+        octaves = np.array([keypoint.octave for keypoint in keypoints], dtype=np.float32)
+        return LocalFeatures(
+            pixels=_undistorted(pixels, camera),
+            sizes=(ORB_SCALE_FACTOR**octaves).astype(np.float32),
+            descriptors=descriptors,
+            depths=sampled_depths(depth, pixels, camera, self.config.depth_scale),
+            camera=replace(camera, distortion=np.zeros(5)),
+        )
+
+    def _working_scale(self, width: int) -> float:
+        if width < self.config.feature_min_width:
+            return self.config.feature_min_width / width
+        if width > self.config.feature_max_width:
+            return self.config.feature_max_width / width
+        return 1.0
+
+    def _detect(self, grey: Image) -> tuple[tuple[cv2.KeyPoint, ...], NDArray[np.uint8]]:
+        count = self.config.feature_count
+        orb = cv2.ORB.create(
+            nfeatures=4 * count,  # a surplus to thin out over the grid
+            scaleFactor=ORB_SCALE_FACTOR,
+            nlevels=ORB_LEVELS,
+            edgeThreshold=ORB_EDGE,
+            fastThreshold=self.config.feature_contrast,
+        )
+        found = orb.detect(grey, lens_mask(grey))
+        kept = _spread(found, grey.shape[1], grey.shape[0], count)
+        if not kept:
+            return (), np.zeros((0, 32), np.uint8)
+        keypoints, descriptors = orb.compute(grey, kept)
+        return tuple(keypoints), np.asarray(descriptors, dtype=np.uint8)
+
+
+def _grey(image: Image) -> Image:
+    if image.ndim not in (2, 3) or image.size == 0 or image.dtype != np.uint8:
+        raise ImageUnusable(f"not an 8-bit image: shape {image.shape}, {image.dtype}")
+    if image.ndim == 2:
+        return image
+    if image.shape[2] != 3:
+        raise ImageUnusable(f"{image.shape[2]} channels; grey or BGR expected")
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), dtype=np.uint8)
+
+
+def fitted_camera(camera: CameraModel, width: int, height: int) -> CameraModel:
+    """The camera model for an image of another size with the same field of view.
+
+    Raises:
+        ImageUnusable: the image's shape differs from the camera's, so it was cropped.
+    """
+    if (camera.width, camera.height) == (width, height):
+        return camera
+    scale_x, scale_y = width / camera.width, height / camera.height
+    if abs(scale_x / scale_y - 1.0) > 0.02:
+        raise ImageUnusable(
+            f"the image is {width}x{height} but its CameraInfo describes "
+            f"{camera.width}x{camera.height}: a crop whose intrinsics are unknown"
+        )
+    shift = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])  # origin at the corner, not the centre
+    scaling = np.diag([scale_x, scale_y, 1.0])
+    matrix = np.linalg.inv(shift) @ scaling @ shift @ camera.matrix
+    return replace(camera, width=width, height=height, matrix=matrix)
+
+
+def lens_mask(grey: Image) -> NDArray[np.uint8] | None:
+    """Mask of the image circle where black corners show a fisheye's; None for other lenses.
+
+    The circle's rim stands still in every image and would match itself anywhere.
+    """
+    corners = grey[[0, 0, -1, -1], [0, -1, 0, -1]]
+    if corners.max() >= LENS_BLACK:
+        return None
+    dark = (grey < LENS_BLACK).astype(np.uint8)
+    _, labels = cv2.connectedComponents(dark, connectivity=4)
+    outside = np.isin(labels, labels[[0, 0, -1, -1], [0, -1, 0, -1]])
+    share = outside.mean()
+    if not 0.03 < share < 0.5:  # a dark scene, not a lens
+        return None
+    margin = 2 * ORB_EDGE + 1
+    inside = (~outside).astype(np.uint8) * 255
+    return np.asarray(cv2.erode(inside, np.ones((margin, margin), np.uint8)), dtype=np.uint8)
+
+
+def _spread(
+    keypoints: tuple[cv2.KeyPoint, ...], width: int, height: int, count: int
+) -> list[cv2.KeyPoint]:
+    """The ``count`` keypoints that are strongest in their own grid cell."""
+    if len(keypoints) <= count:
+        return list(keypoints)
+    points = cv2.KeyPoint.convert(keypoints)
+    strength = np.array([keypoint.response for keypoint in keypoints])
+    cell_size = np.sqrt(width * height * KEYPOINTS_PER_CELL / count)
+    columns, rows = (points // cell_size).astype(int).T
+    cell = rows * (int(width / cell_size) + 1) + columns
+    by_cell = np.lexsort((-strength, cell))
+    first = np.searchsorted(cell[by_cell], cell[by_cell])
+    rank = np.arange(len(by_cell)) - first  # 0 for the strongest of its cell
+    order = by_cell[np.lexsort((-strength[by_cell], rank))]
+    return [keypoints[index] for index in order[:count]]
+
+
+def _undistorted(pixels: NDArray[np.float32], camera: CameraModel) -> NDArray[np.float32]:
+    if len(pixels) == 0 or not np.any(camera.distortion):
+        return pixels.astype(np.float32)
+    points = cv2.undistortPoints(
+        pixels.reshape(-1, 1, 2).astype(np.float64),
+        camera.matrix,
+        camera.distortion,
+        P=camera.matrix,
+    )
+    return points.reshape(-1, 2).astype(np.float32)
+
+
+def sampled_depths(
+    depth: Depth | None, pixels: NDArray[np.float32], camera: CameraModel, scale: float
+) -> NDArray[np.float32]:
+    """Depth in metres at each keypoint; NaN without depth, at holes and at silhouettes.
+
+    Args:
+        depth: uint16 in units of ``scale`` metres, or float metres; any size, same field of view.
+        pixels: (N, 2) in the image as received.
+    """
+    nothing = np.full(len(pixels), np.nan, np.float32)
+    if depth is None or depth.ndim != 2 or depth.size == 0 or len(pixels) == 0:
+        return nothing
+    height, width = depth.shape
+    ratio = np.array([width / camera.width, height / camera.height])
+    columns, rows = np.rint((pixels + 0.5) * ratio - 0.5).astype(int).T
+    columns, rows = columns.clip(1, width - 2), rows.clip(1, height - 2)
+    around = [depth[rows + dy, columns + dx] for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
+    patch = np.stack(around).astype(np.float32)
+    if depth.dtype.kind == "u":
+        patch *= np.float32(scale)
+    centre = patch[4]
+    with np.errstate(invalid="ignore"):  # NaN and infinite depths compare as unusable
+        valid = np.isfinite(patch).all(axis=0) & (patch.min(axis=0) > 0)
+        valid &= np.ptp(patch, axis=0) < DEPTH_EDGE * centre
+    return np.where(valid, centre, nothing)

@@ -1,0 +1,113 @@
+"""Metric 3-D points of a keyframe's features: from its depth image, or triangulated.
+
+Without depth, a keyframe's features are triangulated against neighbouring keyframes of the same
+session over the baseline that odometry measured, as VINS-Mono does for its loop closures; that
+is where a single camera's metric scale comes from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vpr.config import LoopClosureConfig
+from vpr.geometry import inverse
+from vpr.records import Pose
+from vpr.verification.features import LocalFeatures
+from vpr.verification.matching import match_descriptors
+
+MIN_PARALLAX = 3.0  # px of a 640 px wide image; less says nothing of depth
+MAX_DEPTH = 80.0  # m
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """3-D points of a keyframe's features in its camera's optical frame.
+
+    Attributes:
+        points: (N, 3) metres; NaN where unknown.
+        scale_sigma: standard deviation of a common factor on all points, relative; 0 for depth
+            images.
+        measured: whether the points come from a depth image.
+    """
+
+    points: NDArray[np.float32]
+    scale_sigma: float
+    measured: bool
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """(N,) which features have a point."""
+        return np.isfinite(self.points[:, 2])
+
+
+def from_depth(features: LocalFeatures) -> Landmarks:
+    """Back-project the features that have a depth."""
+    ones = np.ones((len(features), 1))
+    points = np.hstack([features.rays, ones]) * features.depths[:, None]
+    return Landmarks(points.astype(np.float32), 0.0, measured=True)
+
+
+def triangulated(
+    own: LocalFeatures,
+    others: list[tuple[LocalFeatures, Pose, float]],
+    config: LoopClosureConfig,
+) -> Landmarks:
+    """Triangulate features against neighbouring views; the widest parallax wins.
+
+    Args:
+        others: of each neighbour its features, own_T_other between the two camera frames in
+            metres, and the relative standard deviation of that baseline's length.
+    """
+    points = np.full((len(own), 3), np.nan)
+    parallaxes = np.zeros(len(own))
+    sigmas = []
+    for features, own_T_other, sigma in others:
+        rows, found, parallax = _from_pair(own, features, own_T_other, config)
+        better = parallax > parallaxes[rows]
+        points[rows[better]] = found[better]
+        parallaxes[rows[better]] = parallax[better]
+        sigmas.append(sigma)
+    return Landmarks(points.astype(np.float32), min(sigmas, default=0.0), measured=False)
+
+
+def _from_pair(
+    own: LocalFeatures, other: LocalFeatures, own_T_other: Pose, config: LoopClosureConfig
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Feature indices, points (M, 3) and parallax (M,) in pixels of the consistent matches."""
+    rows, columns = match_descriptors(
+        own.descriptors, other.descriptors, config.match_ratio, config.match_max_distance
+    )
+    ones = np.ones((len(rows), 1))
+    a = np.hstack([own.rays[rows], ones])
+    b = np.hstack([other.rays[columns], ones]) @ own_T_other[:3, :3].T
+    baseline = own_T_other[:3, 3]
+    depth_a, depth_b, parallax = _closest_points(a, b, baseline)
+    points = a * depth_a[:, None]
+    in_other = (points - baseline) @ own_T_other[:3, :3]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = np.linalg.norm(in_other[:, :2] / in_other[:, 2:] - other.rays[columns], axis=1)
+    good = (depth_a > 0.1) & (depth_b > 0.1) & (depth_a < MAX_DEPTH)
+    good &= parallax > MIN_PARALLAX * own.unit
+    good &= error < 2.0 * config.inlier_threshold * other.unit
+    return rows[good], points[good], parallax[good] / own.unit
+
+
+def _closest_points(
+    a: NDArray[np.float64], b: NDArray[np.float64], baseline: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Where the rays ``s a`` and ``baseline + t b`` are closest: s, t and the angle in radians."""
+    aa, bb, ab = (a * a).sum(1), (b * b).sum(1), (a * b).sum(1)
+    ac, bc = a @ baseline, b @ baseline
+    determinant = np.maximum(aa * bb - ab**2, 1e-12)
+    s = (bb * ac - ab * bc) / determinant
+    t = (ab * ac - aa * bc) / determinant
+    sine = np.sqrt(determinant / (aa * bb))
+    return s, t, np.arcsin(np.clip(sine, 0.0, 1.0))
+
+
+def camera_step(own: Pose, other: Pose, base_T_camera: Pose) -> Pose:
+    """own_T_other between camera frames of two base poses in one odometry frame."""
+    return inverse(own @ base_T_camera) @ other @ base_T_camera

@@ -1,0 +1,393 @@
+"""Verification of place matches: every candidate ends VERIFIED or REJECTED with a reason.
+
+A candidate must pass, in this order: enough matches that agree with one epipolar geometry and
+are spread over the image; a plausible relative pose; what odometry allows; and a second closure
+of another keyframe that tells the same story. Look-alike places fail the last two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vpr.config import LoopClosureConfig
+from vpr.geometry import (
+    pose_from_quaternion,
+    relative,
+    rotation_angle,
+    translation_norm,
+)
+from vpr.records import (
+    CameraModel,
+    ClosureState,
+    Image,
+    Keyframe,
+    LoopClosure,
+    PlaceMatch,
+    PlaceMatches,
+)
+from vpr.verification.agreement import Sighting, agree, contradicts_odometry
+from vpr.verification.features import Depth, LocalFeatures, OrbFeatures
+from vpr.verification.landmarks import Landmarks, camera_step, from_depth, triangulated
+from vpr.verification.relative_pose import RelativePose, metric_pose, weak_pose
+from vpr.verification.state import FeatureState
+from vpr.verification.two_view import TwoView, match_views
+
+NEIGHBOUR_SEARCH = 12  # keyframes looked through on each side for a triangulation baseline
+BASELINE_LIMIT = 4.0  # times the wanted baseline; features are no longer matched beyond it
+
+
+@dataclass
+class _View:
+    """A keyframe as verification remembers it."""
+
+    keyframe: Keyframe
+    features: LocalFeatures | None
+    path: float  # m driven in its session
+    index: int  # position among all keyframes
+    landmarks: Landmarks | None = None
+
+
+class _Refused(Exception):
+    """A candidate that fails a test."""
+
+    def __init__(self, key: str, reason: str, inliers: int = 0) -> None:
+        super().__init__(reason)
+        self.key = key
+        self.inliers = inliers
+
+
+@dataclass(frozen=True)
+class _Good:
+    """A closure that passed all tests but agreement, and what it rests on."""
+
+    closure: LoopClosure
+    sighting: Sighting
+
+
+class LoopCloser:
+    """Keeps the local features of keyframes and verifies place matches against them.
+
+    About 45 bytes a feature are kept: 36 KiB a keyframe at 800 features, 46 KiB with landmarks.
+    """
+
+    def __init__(self, config: LoopClosureConfig) -> None:
+        self.config = config
+        self._extractor = OrbFeatures(config)
+        values = config.camera_in_base
+        self._base_T_camera = pose_from_quaternion(values[:3], values[3:])
+        self._views: dict[int, _View] = {}
+        self._order: list[int] = []
+        self._waiting: list[_Good] = []
+        self._verified: list[_Good] = []
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def extract(self, image: Image, depth: Depth | None, camera: CameraModel) -> LocalFeatures:
+        """Local features of an image.
+
+        Args:
+            depth: registered depth image, float metres or uint16 in ``depth_scale`` units.
+
+        Raises:
+            ImageUnusable: the image does not fit the camera model, or is empty.
+        """
+        return self._extractor(image, depth, camera)
+
+    def add_keyframe(self, keyframe: Keyframe, features: LocalFeatures | None) -> None:
+        """Remember a keyframe; None where its image was lost."""
+        path = 0.0
+        before = self._views[self._order[-1]] if self._order else None
+        if before is not None and before.keyframe.session == keyframe.session:
+            path = before.path + _step_length(before.keyframe, keyframe)
+        self._views[keyframe.id] = _View(keyframe, features, path, len(self._order))
+        self._order.append(keyframe.id)
+
+    def verify(self, matches: PlaceMatches) -> list[LoopClosure]:
+        """Judge the candidates of one query.
+
+        A good one without a second that agrees is returned as CANDIDATE; it is returned again as
+        VERIFIED or REJECTED by a later call, or by ``flush``.
+        """
+        verdicts: list[LoopClosure] = []
+        good: _Good | None = None
+        for match in matches.candidates:
+            if good is not None:
+                reason = f"keyframe {good.closure.reference_id} is the better candidate"
+                verdicts.append(self._rejected(matches, match, "better_candidate", reason))
+                continue
+            try:
+                good = self._examine(matches, match)
+            except _Refused as refused:
+                verdicts.append(
+                    self._rejected(matches, match, refused.key, str(refused), refused.inliers)
+                )
+        if good is not None:
+            verdicts += self._seek_agreement(good)
+        return verdicts + self._expired(matches.query_id)
+
+    def flush(self) -> list[LoopClosure]:
+        """Final verdicts on all candidates that wait, as at the end of a session."""
+        lonely = [self._lonely(good) for good in self._waiting]
+        self._waiting.clear()
+        self._verified.clear()
+        return lonely
+
+    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Arrays and JSON-able metadata from which ``restore`` rebuilds all keyframes."""
+        views = [self._views[keyframe_id] for keyframe_id in self._order]
+        landmarks = [self._landmarks(view) for view in views]
+        keyframes = [view.keyframe for view in views]
+        features = [view.features for view in views]
+        paths = [view.path for view in views]
+        return FeatureState.pack(keyframes, features, landmarks, paths)
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
+        """Replace all keyframes by a saved state.
+
+        Raises:
+            FeatureStateError: the state is incomplete or contradicts itself.
+        """
+        restored = FeatureState.unpack(arrays, metadata)
+        self._views = {
+            keyframe.id: _View(keyframe, features, path, index, landmarks)
+            for index, (keyframe, features, landmarks, path) in enumerate(restored)
+        }
+        self._order = list(self._views)
+        self._waiting.clear()
+        self._verified.clear()
+
+    # One candidate
+
+    def _examine(self, matches: PlaceMatches, match: PlaceMatch) -> _Good:
+        query, reference = self._view(matches.query_id), self._view(match.reference_id)
+        assert query.features is not None
+        assert reference.features is not None
+        views = match_views(query.features, reference.features, self.config)
+        self._check_matches(views)
+        measured = self._measure(query, reference, views)
+        sighting = Sighting(
+            query.keyframe, reference.keyframe, measured, query.path, reference.path
+        )
+        self._check_pose(measured, views)
+        if contradiction := contradicts_odometry(sighting, self.config):
+            raise _Refused("contradicts_odometry", contradiction, views.inliers)
+        closure = self._closure(
+            matches,
+            match,
+            state=ClosureState.CANDIDATE,
+            reason="geometry agrees, waiting for a second closure that agrees",
+            inliers=views.inliers,
+            relative_pose=measured.pose,
+            covariance=measured.covariance,
+        )
+        return _Good(closure, sighting)
+
+    def _view(self, keyframe_id: int) -> _View:
+        view = self._views.get(keyframe_id)
+        if view is None or view.features is None:
+            raise _Refused("no_features", f"the image of keyframe {keyframe_id} was never received")
+        if len(view.features) < self.config.min_inliers:
+            raise _Refused(
+                "too_few_features",
+                f"keyframe {keyframe_id} has only {len(view.features)} features: blank or blurred",
+            )
+        return view
+
+    def _check_matches(self, views: TwoView) -> None:
+        config = self.config
+        if views.inliers < config.min_inliers:
+            raise _Refused(
+                "too_few_inliers",
+                f"{views.inliers} of {views.matches} matches agree with one motion, "
+                f"{config.min_inliers} needed",
+                views.inliers,
+            )
+        if views.share < config.min_inlier_share:
+            raise _Refused(
+                "inlier_share",
+                f"only {views.share:.0%} of {views.matches} matches agree with one motion, "
+                f"{config.min_inlier_share:.0%} needed",
+                views.inliers,
+            )
+        if views.coverage < config.min_inlier_coverage:
+            raise _Refused(
+                "coverage",
+                f"the {views.inliers} agreeing matches cover {views.coverage:.0%} of the image, "
+                f"{config.min_inlier_coverage:.0%} needed",
+                views.inliers,
+            )
+
+    def _measure(self, query: _View, reference: _View, views: TwoView) -> RelativePose:
+        """From the landmarks of the reference, else of the query, else without scale."""
+        assert query.features is not None
+        assert reference.features is not None
+        for view, of_reference in ((reference, True), (query, False)):
+            landmarks = self._landmarks(view)
+            if landmarks is None:
+                continue
+            pose = metric_pose(
+                query.features,
+                reference.features,
+                views,
+                landmarks,
+                of_reference,
+                self._base_T_camera,
+                self.config,
+            )
+            if pose is not None:
+                return pose
+        return weak_pose(views.inliers, self.config)
+
+    def _check_pose(self, measured: RelativePose, views: TwoView) -> None:
+        config = self.config
+        if not measured.metric:
+            scale = max(views.view_scale, 1.0 / max(views.view_scale, 1e-6))
+            if scale > config.max_view_scale:
+                raise _Refused(
+                    "view_scale",
+                    f"things look {scale:.1f} times larger in one view: seen from too far apart",
+                    views.inliers,
+                )
+            return
+        apart, turned = translation_norm(measured.pose), rotation_angle(measured.pose)
+        if apart > config.max_translation or turned > config.max_rotation:
+            raise _Refused(
+                "too_far",
+                f"the same things, but from {apart:.1f} m and {np.degrees(turned):.0f} degrees "
+                f"away; {config.max_translation:.1f} m and "
+                f"{np.degrees(config.max_rotation):.0f} degrees allowed",
+                views.inliers,
+            )
+
+    # Landmarks
+
+    def _landmarks(self, view: _View) -> Landmarks | None:
+        """Metric points of a keyframe's features; triangulated once both neighbours are known."""
+        if view.landmarks is not None or view.features is None:
+            return view.landmarks
+        if np.isfinite(view.features.depths).sum() >= self.config.min_landmarks:
+            view.landmarks = from_depth(view.features)
+            return view.landmarks
+        neighbours = [self._neighbour(view, side) for side in (-1, 1)]
+        found = [neighbour for neighbour in neighbours if neighbour is not None]
+        if not found:
+            return None
+        landmarks = triangulated(view.features, found, self.config)
+        if neighbours[1] is not None:  # a newest keyframe may yet get a better one
+            view.landmarks = landmarks
+        return landmarks
+
+    def _neighbour(self, view: _View, side: int) -> tuple[LocalFeatures, Any, float] | None:
+        """The nearest keyframe of the session on one side that is a baseline away."""
+        own = view.keyframe.odometry
+        if own is None:
+            return None
+        wanted = self.config.triangulation_baseline
+        for steps in range(1, NEIGHBOUR_SEARCH + 1):
+            index = view.index + side * steps
+            if not 0 <= index < len(self._order):
+                return None
+            other = self._views[self._order[index]]
+            pose = other.keyframe.odometry
+            if other.keyframe.session != view.keyframe.session or pose is None:
+                return None
+            step = relative(own, pose)
+            baseline = translation_norm(step)
+            if baseline >= wanted and other.features is not None:
+                if baseline > BASELINE_LIMIT * wanted:
+                    return None
+                noise = self.config.odometry_noise * np.sqrt(steps) / baseline
+                sigma = float(np.hypot(noise, self.config.odometry_scale_noise))
+                return other.features, camera_step(own, pose, self._base_T_camera), sigma
+        return None
+
+    # Agreement
+
+    def _seek_agreement(self, good: _Good) -> list[LoopClosure]:
+        query_id = good.closure.query_id
+        recent = [
+            other
+            for other in (*self._verified, *self._waiting)
+            if query_id - other.closure.query_id <= self.config.agreement_keyframes
+            and agree(other.sighting, good.sighting, self.config)
+        ]
+        support = len({other.closure.query_id for other in recent}) + 1
+        if support < self.config.agreeing_closures:
+            self._waiting.append(good)
+            return [good.closure]
+        risen = [other for other in self._waiting if other in recent]
+        self._waiting = [other for other in self._waiting if other not in recent]
+        self._verified = [
+            other
+            for other in self._verified
+            if query_id - other.closure.query_id <= self.config.agreement_keyframes
+        ]
+        self._verified += [*risen, good]
+        return [self._verdict(other, support) for other in (*risen, good)]
+
+    def _verdict(self, good: _Good, support: int) -> LoopClosure:
+        measured = good.sighting.measured
+        where = (
+            f"{translation_norm(measured.pose):.2f} m and "
+            f"{np.degrees(rotation_angle(measured.pose)):.1f} degrees away"
+            if measured.metric
+            else "distance unknown"
+        )
+        reason = (
+            f"{good.closure.inliers} matches agree with one motion, {where}; "
+            f"{support} closures in a row tell the same story"
+        )
+        return replace(good.closure, state=ClosureState.VERIFIED, reason=reason)
+
+    def _expired(self, query_id: int) -> list[LoopClosure]:
+        patience = self.config.agreement_keyframes
+        old = [g for g in self._waiting if query_id - g.closure.query_id > patience]
+        self._waiting = [g for g in self._waiting if query_id - g.closure.query_id <= patience]
+        return [self._lonely(good) for good in old]
+
+    def _lonely(self, good: _Good) -> LoopClosure:
+        return replace(
+            good.closure,
+            state=ClosureState.REJECTED,
+            reason=f"{good.closure.inliers} matches agree with one motion, but no other closure "
+            f"within {self.config.agreement_keyframes} keyframes told the same story",
+            rejected_by="no_agreement",
+        )
+
+    # Verdicts
+
+    def _closure(self, matches: PlaceMatches, match: PlaceMatch, **fields: Any) -> LoopClosure:
+        return LoopClosure(
+            query_id=matches.query_id,
+            query_session=matches.query_session,
+            query_stamp_ns=matches.query_stamp_ns,
+            reference_id=match.reference_id,
+            reference_session=match.reference_session,
+            reference_stamp_ns=match.reference_stamp_ns,
+            probability=match.probability,
+            **fields,
+        )
+
+    def _rejected(
+        self, matches: PlaceMatches, match: PlaceMatch, key: str, reason: str, inliers: int = 0
+    ) -> LoopClosure:
+        return self._closure(
+            matches,
+            match,
+            state=ClosureState.REJECTED,
+            reason=reason,
+            rejected_by=key,
+            inliers=inliers,
+        )
+
+
+def _step_length(before: Keyframe, after: Keyframe) -> float:
+    if before.odometry is None or after.odometry is None:
+        return 0.0
+    return translation_norm(relative(before.odometry, after.odometry))

@@ -1,0 +1,78 @@
+"""Matching binary descriptors: mutual nearest neighbours that pass the ratio test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit, uint64
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+FURTHEST = 257  # bits; more than any two descriptors of 256 bits can differ by
+
+
+@intrinsic  # type: ignore[misc]
+def _bit_count(typing_context: Any, word: Any) -> Any:
+    """The processor's own population count, which numba does not expose."""
+    del typing_context
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.ctpop(arguments[0])
+
+    return uint64(uint64), generate
+
+
+@njit(cache=True, nogil=True)  # type: ignore[misc]
+def _nearest(
+    a: NDArray[np.uint64], b: NDArray[np.uint64]
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+    """Nearest and second distance of each row of a (N, 4) in the columns of b (4, M), and back."""
+    rows, columns = a.shape[0], b.shape[1]
+    nearest = np.zeros(rows, np.int32)
+    best = np.full(rows, FURTHEST, np.int32)
+    second = np.full(rows, FURTHEST, np.int32)
+    back = np.zeros(columns, np.int32)
+    back_best = np.full(columns, FURTHEST, np.int32)
+    distance = np.empty(columns, np.int32)
+    for i in range(rows):
+        for j in range(columns):
+            distance[j] = (
+                _bit_count(a[i, 0] ^ b[0, j])
+                + _bit_count(a[i, 1] ^ b[1, j])
+                + _bit_count(a[i, 2] ^ b[2, j])
+                + _bit_count(a[i, 3] ^ b[3, j])
+            )
+        for j in range(columns):
+            d = distance[j]
+            if d < best[i]:
+                second[i] = best[i]
+                best[i] = d
+                nearest[i] = j
+            elif d < second[i]:
+                second[i] = d
+            if d < back_best[j]:
+                back_best[j] = d
+                back[j] = i
+    return nearest, best, second, back
+
+
+def match_descriptors(
+    a: NDArray[np.uint8], b: NDArray[np.uint8], ratio: float, max_distance: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices into a and b of mutual nearest neighbours.
+
+    Args:
+        a: (N, 32) uint8 descriptors.
+        b: (M, 32) uint8 descriptors.
+        ratio: nearest over second nearest distance must be below (Lowe, IJCV 2004).
+        max_distance: bits two matched descriptors may differ by.
+    """
+    if len(a) < 2 or len(b) < 2:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    words_a = np.ascontiguousarray(a).view(np.uint64)
+    words_b = np.ascontiguousarray(np.ascontiguousarray(b).view(np.uint64).T)
+    nearest, best, second, back = _nearest(words_a, words_b)
+    good = (back[nearest] == np.arange(len(a))) & (best <= max_distance) & (best < ratio * second)
+    index = np.flatnonzero(good)
+    return index, nearest[index].astype(np.int64)
