@@ -12,7 +12,6 @@ from vpr.evaluation.trajectory import StampedPoses, absolute_trajectory_error
 from vpr.geometry import inverse, pose_from_xy_yaw, relative, rotation_angle, translation_norm
 from vpr.graph.edges import EdgeKind, PoseGraphError
 from vpr.graph.pose_graph import PoseGraph
-from vpr.graph.state import GraphState
 from vpr.records import ClosureState, Keyframe, LoopClosure
 
 KITTI = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "kitti_poses" / "00.txt"
@@ -315,8 +314,8 @@ def test_a_restored_graph_goes_on_as_if_it_had_not_stopped(mode):
     graph.add_closure(closure(85, 5, np.eye(4)))  # refused, and remembered as such
     graph.add_keyframe(keyframe(90, None, session=1))
     graph.add_keyframe(keyframe(91, np.eye(4), session=7))  # loose
-    kept = graph.state()
-    again = PoseGraph.restore(graph.config, GraphState.from_arrays(kept.arrays(), kept.metadata()))
+    again = make_graph(mode=mode)
+    again.restore(*graph.state())
     np.testing.assert_allclose(poses_of(again), poses_of(graph), atol=1e-3)
     assert again.chi2() == pytest.approx(graph.chi2(), abs=0.05)
     assert [edge.reason for edge in again.edges()] == [edge.reason for edge in graph.edges()]
@@ -331,39 +330,40 @@ def test_a_restored_graph_goes_on_as_if_it_had_not_stopped(mode):
 
 
 def test_an_empty_graph_is_kept_and_restored():
-    kept = make_graph().state()
-    again = PoseGraph.restore(
-        PoseGraphConfig.from_file(), GraphState.from_arrays(kept.arrays(), kept.metadata())
-    )
+    again = make_graph()
+    again.restore(*make_graph().state())
     assert again.trajectory() == []
     assert again.map_to_odom(0) is None
     again.add_keyframe(keyframe(0, np.eye(4)))
     assert len(again.trajectory()) == 1
 
 
-def test_a_state_that_contradicts_itself_is_refused():
-    arrays = driven(circle()[:10]).state().arrays()
-    config = PoseGraphConfig.from_file()
-
-    def restored(**changes):
-        return PoseGraph.restore(config, GraphState.from_arrays(arrays | changes, {}))
-
-    assert len(restored().trajectory()) == 10
-    missing = {name: value for name, value in arrays.items() if name != "poses"}
-    with pytest.raises(PoseGraphError, match="'poses' is missing"):
-        GraphState.from_arrays(missing, {})
-    with pytest.raises(PoseGraphError, match="do not ascend"):
-        restored(ids=arrays["ids"][::-1].copy())
-    with pytest.raises(PoseGraphError, match="'odometry' is"):
-        restored(odometry=arrays["odometry"][:3])
-    with pytest.raises(PoseGraphError, match="no such ends"):
-        restored(edge_to=arrays["edge_to"] + 1)
-    with pytest.raises(PoseGraphError, match="unknown kind"):
-        restored(edge_kind=arrays["edge_kind"] + 9)
-    with pytest.raises(PoseGraphError, match="different lengths"):
-        restored(edge_kind=arrays["edge_kind"][:2])
-    with pytest.raises(PoseGraphError, match="float32"):
-        restored(poses=arrays["poses"].astype(np.float32))
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("poses", None, "'poses' is missing"),
+        ("poses", lambda poses: poses.astype(np.float32), "float32"),
+        ("poses", lambda poses: poses * np.nan, "not finite"),
+        ("ids", lambda ids: ids[::-1], "do not ascend"),
+        ("odometry", lambda odometry: odometry[:3], "'odometry' is"),
+        ("pieces", lambda pieces: pieces + 1, "numbered from 0"),
+        ("edge_to", lambda to: to + 1, "no such ends"),
+        ("edge_kind", lambda kind: kind + 9, "unknown kind"),
+        ("edge_kind", lambda kind: kind[:2], "different lengths"),
+        ("edge_covariance", lambda covariance: -covariance, "positive"),
+    ],
+)
+def test_a_state_that_contradicts_itself_is_refused(name, change, words):
+    graph = driven(circle()[:10])
+    arrays, metadata = graph.state()
+    if change is None:
+        del arrays[name]
+    else:
+        arrays[name] = change(arrays[name])
+    with pytest.raises(PoseGraphError, match=words):
+        graph.restore(arrays, metadata)
+    graph.add_keyframe(keyframe(10, circle()[10]))
+    assert len(graph.trajectory()) == 11
 
 
 def kitti(count, every):

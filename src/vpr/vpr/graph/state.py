@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vpr.graph.edges import Edge, EdgeKind, PoseGraphError
+from vpr.graph.edges import (
+    Edge,
+    EdgeKind,
+    PoseGraphError,
+    covariance_problem,
+    pose_problem,
+)
 from vpr.records import ClosureState
 
 _NODE_ARRAYS = {
@@ -60,6 +66,8 @@ class GraphState:
         for edge in self.edges:
             if edge.from_id not in known or edge.to_id not in known:
                 raise PoseGraphError(f"graph edge {edge.from_id} - {edge.to_id} has no such ends")
+            if problem := covariance_problem(edge.covariance) or pose_problem(edge.measured):
+                raise PoseGraphError(f"graph edge {edge.from_id} - {edge.to_id}: {problem}")
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All numbers, by name."""
