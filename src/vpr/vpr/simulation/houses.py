@@ -15,11 +15,11 @@ from vpr.simulation.labels import Label
 from vpr.simulation.panels import Colour, Panel
 from vpr.simulation.town import Block, TownPlan
 
-STYLES = 5
-PATTERNS = 7
-CORNER_PATTERNS = 4  # corners are more alike than what stands between them
+STYLES = 6
+PATTERNS = 8
+CORNER_PATTERNS = 5  # corners are more alike than what stands between them
 UPPER_BAYS, UPPER_STOREYS = 6, 4
-BAY_VARIANTS = 3
+BAY_VARIANTS = 4
 BAY_KINDS = ("shop", "door", "garage", "arch", "flat")
 CORNER_WIDTH = 6.0  # m, both fronts of a corner house
 DEPTH = 8.0  # m, of a terraced house
@@ -131,7 +131,7 @@ def build_houses(rng: np.random.Generator, plan: TownPlan, stock: Stock) -> list
 
 def _varied(rng: np.random.Generator, pattern: HousePattern) -> HousePattern:
     """The pattern as it is, or with other windows, at times one storey higher."""
-    if rng.random() < 0.2:
+    if rng.random() < 0.12:
         return pattern
     storeys = pattern.storeys + int(rng.random() < 0.4)
     return replace(

@@ -14,6 +14,7 @@ TREE = (4.4, 6.0)  # m, width and height
 PERSON = (0.8, 1.8)
 CAR_SIDE = (4.3, 1.5)
 CAR_END = (1.8, 1.5)
+CAR_WAIST = 0.47  # lower edge of the windows, share of the height from the top
 
 
 def _blank(size: tuple[float, float], scale: int = SCALE) -> Texture:
@@ -110,8 +111,8 @@ def traffic_light() -> Texture:
     return texture
 
 
-def car_side(paint: Bgr) -> Texture:
-    """A car from its side, front to the right."""
+def car_side(rng: np.random.Generator, paint: Bgr) -> Texture:
+    """A car from its side, front to the right; no two have quite the same lines."""
     texture = _blank(CAR_SIDE)
     rows, columns = texture.shape[:2]
     body = np.array(
@@ -119,20 +120,29 @@ def car_side(paint: Bgr) -> Texture:
          [0.76, 0.40], [0.96, 0.50], [0.99, 0.80]]
     )  # fmt: skip
     glass = np.array([[0.18, 0.40], [0.26, 0.10], [0.60, 0.09], [0.71, 0.40]])
+    cabin = rng.uniform(-0.05, 0.05, 2)  # where the rear and the front window begin
+    body[2:4, 0] += cabin[0]
+    body[4:6, 0] += cabin[1]
+    glass[:2, 0] += cabin[0]
+    glass[2:, 0] += cabin[1]
     size = np.array([columns, rows])
     cv2.fillPoly(texture, [(body * size).astype(np.int32)], (*paint, 255), cv2.LINE_AA)
     cv2.fillPoly(texture, [(glass * size).astype(np.int32)], (70, 58, 48, 255), cv2.LINE_AA)
-    for x in (0.43, 0.66):
+    for x in (float(rng.uniform(0.36, 0.48)), 0.66 + float(cabin[1])):
         line = (int(x * columns), int(0.08 * rows)), (int(x * columns), int(0.78 * rows))
         cv2.line(texture, *line, (*scaled(paint, 0.5), 255), 2)
     sill = (0, int(0.70 * rows)), (columns, int(0.70 * rows))
     lower = texture[int(0.70 * rows) :]
     lower[..., :3] = (lower[..., :3] * 0.7).astype(np.uint8)
     cv2.line(texture, *sill, (*scaled(paint, 0.6), texture[sill[0][1], 0, 3].item()), 1)
+    spokes = int(rng.integers(3, 8))
     for x in (0.2, 0.8):
         hub = (int(x * columns), int(0.80 * rows))
         cv2.circle(texture, hub, int(0.2 * rows), (25, 25, 25, 255), -1, cv2.LINE_AA)
-        cv2.circle(texture, hub, int(0.11 * rows), (165, 165, 165, 255), -1, cv2.LINE_AA)
+        cv2.circle(texture, hub, int(0.13 * rows), (165, 165, 165, 255), -1, cv2.LINE_AA)
+        for angle in np.arange(spokes) * 2 * np.pi / spokes:
+            rim = hub[0] + int(8 * np.cos(angle)), hub[1] + int(8 * np.sin(angle))
+            cv2.line(texture, hub, rim, (60, 60, 60, 255), 2)
     return texture
 
 

@@ -19,6 +19,10 @@ from vpr.simulation.town import LANE_OFFSET, ROAD_HALF_WIDTH, STREET_HALF_WIDTH,
 
 CARS, PEOPLE = 90, 16
 PARKED_OFFSET = ROAD_HALF_WIDTH - 0.95  # m from the centre line to a parked car's middle
+BONNET_SLICES, BOOT_SLICES = (
+    (0.23, 0.27, 0.31, 0.35, 0.39, 0.43, 0.46),
+    (-0.35, -0.38, -0.41, -0.44, -0.46),
+)  # car lengths
 PERSONAL_SPACE = 3.5  # m; nothing that moves is drawn nearer to the camera than this
 LEADER_GAP = (8.0, 50.0)  # m, nearest and farthest the car ahead is
 LEADER_PERIOD = 26.0  # s after which another one drives ahead
@@ -94,24 +98,42 @@ def leader_gap(time: float) -> float:
 def car_panels(
     builder: AtlasBuilder, place: Point, heading: float, car: CarTextures
 ) -> list[Panel]:
-    """Four sides of a car that faces ``heading``."""
-    length, width = props.CAR_SIDE[0], props.CAR_SIDE[1] * 1.2
+    """A car that faces ``heading``: two sides, two ends, each end's cabin part further in.
+
+    Bonnet and boot have no surface of their own; slices close together stand in for it.
+    """
+    (length, height), (width, _) = builder.metres[car.side], builder.metres[car.front]
+    texels, rows = builder.texels_of(car.front)
+    waist = props.CAR_WAIST * rows  # texture row of the lower window edge
+    paint = (0.5 * texels, 0.5 * texels + 1.0, waist + 2.0, waist + 3.0)
     ahead = np.array([np.cos(heading), np.sin(heading)])
-    left = np.array([-ahead[1], ahead[0]])
-    panels = []
-    for face, reach, texture in (
-        (heading - np.pi / 2, -left * width / 2 * 0.94, car.side),
-        (heading + np.pi / 2, left * width / 2 * 0.94, car.side),
-        (heading, ahead * length / 2 * 0.96, car.front),
-        (heading + np.pi, -ahead * length / 2 * 0.96, car.back),
+    left = 0.47 * width * np.array([-ahead[1], ahead[0]])
+    sides = [
+        upright(builder, _moved(place, way * left), heading + way * np.pi / 2, car.side, Label.CAR)
+        for way in (-1, 1)
+    ]
+    start, end, top, bottom = sides[1].window
+    sides[1] = sides[1]._replace(window=(end, start, top, bottom))  # the right side, mirrored
+    waist_height = height * (1.0 - props.CAR_WAIST)
+    panels = [side._replace(shaded=0.5) for side in sides]
+    for reach, texture, window, low, high in (
+        (0.48, car.front, (0.0, texels, waist, rows), 0.0, waist_height),
+        (0.19, car.front, (0.0, texels, 0.0, waist), waist_height, height),
+        (-0.31, car.back, (0.0, texels, 0.0, waist), waist_height, height),
+        (-0.48, car.back, (0.0, texels, waist, rows), 0.0, waist_height),
+        *((at, car.front, paint, 0.3, 0.78) for at in BONNET_SLICES),
+        *((at, car.back, paint, 0.3, 0.78) for at in BOOT_SLICES),
     ):
-        at = (place[0] + float(reach[0]), place[1] + float(reach[1]))
-        panel = upright(builder, at, face, texture, Label.CAR, shaded=0.5)
-        if face == heading + np.pi / 2:  # the left side is the right one in a mirror
-            start, end, top, bottom = panel.window
-            panel = panel._replace(window=(end, start, top, bottom))
-        panels.append(panel)
+        way = 1.0 if texture == car.front else -1.0
+        middle = _moved(place, reach * length * ahead)
+        ends = _moved(middle, -way * left), _moved(middle, way * left)
+        shown = (float(window[0]), float(window[1]), float(window[2]), float(window[3]))
+        panels.append(Panel(*ends, low, high, texture, shown, Label.CAR, shaded=0.5))
     return panels
+
+
+def _moved(place: Point, by: NDArray[np.float64]) -> Point:
+    return place[0] + float(by[0]), place[1] + float(by[1])
 
 
 @dataclass(frozen=True)
@@ -135,11 +157,12 @@ def make_traffic_stock(rng: np.random.Generator, builder: AtlasBuilder) -> Traff
         grey, colourful = float(rng.uniform(30, 215)), float(rng.uniform(0, 90))
         shift = np.clip(grey + colourful * rng.uniform(-1, 1, 3), 15, 235)
         paint = (float(shift[0]), float(shift[1]), float(shift[2]))
+        scale = props.SCALE / float(rng.uniform(0.9, 1.12))  # small cars and large ones
         cars.append(
             CarTextures(
-                builder.add(props.car_side(paint), props.SCALE),
-                builder.add(props.car_end(rng, paint, front=True), props.SCALE),
-                builder.add(props.car_end(rng, paint, front=False), props.SCALE),
+                builder.add(props.car_side(rng, paint), scale),
+                builder.add(props.car_end(rng, paint, front=True), scale),
+                builder.add(props.car_end(rng, paint, front=False), scale),
             )
         )
     people = [builder.add(props.person(rng), props.SCALE) for _ in range(PEOPLE)]
@@ -182,10 +205,10 @@ def _parked(
     right = (direction[1], -direction[0])
     for side in (-1, 1):
         for along in np.arange(4.0, length - 4.0, 5.6):
-            along += float(rng.uniform(-0.4, 0.4))
+            along += float(rng.uniform(-0.5, 0.5))
             if np.abs(crossings - along).min() < STREET_HALF_WIDTH + 5.5 or rng.random() > 0.4:
                 continue
-            offset = side * PARKED_OFFSET
+            offset = side * (PARKED_OFFSET + float(rng.uniform(-0.12, 0.12)))
             place = (
                 float(start[0] + along * direction[0] + offset * right[0]),
                 float(start[1] + along * direction[1] + offset * right[1]),
