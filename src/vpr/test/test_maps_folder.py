@@ -144,14 +144,20 @@ def test_any_flipped_bit_is_refused_by_file(shared_folder, tmp_path_factory, dat
     bit = data.draw(st.integers(0, 8 * len(content) - 1))
     content[bit // 8] ^= 1 << (bit % 8)
     victim.write_bytes(content)
-    try:
-        parts = read_all(copy)
-    except MapError as error:
-        assert victim.name in str(error)
+    refusal = refusal_of(copy)
+    if refusal:
+        assert victim.name in refusal
     else:  # white space between the manifest's fields carries nothing
         assert victim.name == "manifest.json"
         assert read_manifest(copy) == read_manifest(shared_folder)
-        assert parts.keys() == {"graph", "places"}
+
+
+def refusal_of(folder):
+    try:
+        read_all(folder)
+    except MapError as error:
+        return str(error)
+    return ""
 
 
 def read_all(folder):
@@ -167,7 +173,7 @@ def test_a_part_of_another_revision_is_refused(folder):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"[]", b"{}", b'{"format": "bag"}', b"\xff\xfe", b"[" * 9]
+    "content", [b"", b"[]", b"{}", b'{"format": "bag"}', b"\xff\xfe", b"[" * 100_000]
 )
 def test_a_foreign_manifest_is_refused(tmp_path, content):
     (tmp_path / "manifest.json").write_bytes(content)

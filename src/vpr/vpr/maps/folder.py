@@ -3,7 +3,7 @@
 ::
 
     map/
-      manifest.json               what belongs together: schema, model, size and SHA-256 of each part
+      manifest.json               schema, model, and size and SHA-256 of each part
       000002/places.safetensors   a revision; only the one in the manifest counts
       000002/features.safetensors
       000002/graph.safetensors
