@@ -1,6 +1,6 @@
 """loop_closure: place matches to verified or rejected closures with a relative pose.
 
-Subscribes the camera, ``camera/camera_info``, ``camera/depth`` (when ``depth_topic_used``),
+Subscribes the camera, ``camera/camera_info``, ``camera/depth/image_raw`` (when ``depth_topic_used``),
 ``keyframe`` and ``matches``; publishes ``loop_closures``. Images, keyframes and matches are
 joined by exact stamp. Owns the ``features`` part of a map.
 """
@@ -70,7 +70,7 @@ class LoopClosureNode(VprNode):
         )
         ImageInput(self, self.config.image_transport, self._on_image)
         if self.config.depth_topic_used:
-            self.listen(ImageMsg, "camera/depth", self._on_depth, SENSOR, without="no metric depth")
+            self.listen(ImageMsg, "camera/depth/image_raw", self._on_depth, SENSOR, without="no metric depth")
         self.listen(KeyframeMsg, "keyframe", self._on_keyframe, RELIABLE, "nothing to verify")
         self.listen(PlaceMatchesMsg, "matches", self._on_matches, RELIABLE)
         self.every(self.config.verdict_timeout / 4, self._settle)

@@ -17,7 +17,7 @@ from vpr.records import Image
 
 from vpr_nodes.conversions import time_msg
 from vpr_nodes.image_input import ImageInput
-from vpr_nodes.vpr_node import SENSOR, VprNode, run
+from vpr_nodes.vpr_node import RELIABLE, VprNode, run
 
 
 def mono8_msg(pixels: Image, stamp: int, frame_id: str) -> ImageMsg:
@@ -38,7 +38,7 @@ class SegmentationNode(VprNode):
 
     def setup(self) -> None:
         self.attention = make_attention(self.config)
-        self.publisher = self.create_lifecycle_publisher(ImageMsg, "attention", SENSOR)
+        self.publisher = self.create_lifecycle_publisher(ImageMsg, "attention", RELIABLE)
 
     def start(self) -> None:
         ImageInput(self, self.config.image_transport, self._on_image)

@@ -167,6 +167,8 @@ class VprNode(LifecycleNode):
             self.health.drop(str(reason), str(error))
             self.get_logger().warning(f"dropped: {error}", throttle_duration_sec=2.0)
         except Exception as error:
+            if not self.context.ok():
+                return  # interrupted in the middle of a callback
             self.health.failed = f"internal error: {error}"
             self.health.drop("internal_error", repr(error))
             self.get_logger().error(traceback.format_exc(), throttle_duration_sec=2.0)

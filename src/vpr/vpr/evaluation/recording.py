@@ -5,6 +5,7 @@ Topic names are matched by their ends, so a recording made in a namespace reads 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -175,11 +176,10 @@ def _first(run: Run, topic: str, stamp: int, arrival: int) -> None:
 
 
 def _read_graph(run: Run, bag: BagReader) -> None:
-    graph = None
-    for _, graph in _messages(bag, "graph"):
-        pass
-    if graph is None:
+    published = deque(_messages(bag, "graph"), maxlen=1)
+    if not published:
         return
+    graph = published[0][1]
     for node in graph.nodes:
         if node.anchored:
             run.trajectory[int(node.id)] = pose_of(node.pose)
@@ -240,13 +240,14 @@ def read_images(path: Path, stamps_ns: set[int]) -> dict[int, Image]:
             stamp = header_stamp_ns(message)
             if stamp in stamps_ns:
                 try:
-                    images[stamp] = _image(message)
+                    images[stamp] = image_of(message)
                 except ImageError:
                     continue
     return images
 
 
-def _image(message: Any) -> Image:
+def image_of(message: Any) -> Image:
+    """Pixels of a decoded Image or CompressedImage; raises ImageError."""
     if hasattr(message, "format"):
         return decode_compressed(message.data)
     return decode_image(

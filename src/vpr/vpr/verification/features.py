@@ -6,6 +6,7 @@ Keypoints are thinned over a grid so that one textured corner can't take them al
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
@@ -106,7 +107,7 @@ class OrbFeatures:
             )
         keypoints, descriptors = self._detect(grey)
         # pixel centres: (u + 0.5) scales, u does not
-        pixels = (cv2.KeyPoint.convert(keypoints).reshape(-1, 2) + 0.5) / scale - 0.5
+        pixels = (_points(keypoints) + 0.5) / scale - 0.5
         octaves = np.array([keypoint.octave for keypoint in keypoints], dtype=np.float32)
         return LocalFeatures(
             pixels=_undistorted(pixels, camera),
@@ -133,7 +134,7 @@ class OrbFeatures:
             fastThreshold=self.config.feature_contrast,
         )
         found = orb.detect(grey, lens_mask(grey))
-        kept = _spread(found, grey.shape[1], grey.shape[0], count)
+        kept = _spread(tuple(found), grey.shape[1], grey.shape[0], count)
         if not kept:
             return (), np.zeros((0, 32), np.uint8)
         keypoints, descriptors = orb.compute(grey, kept)
@@ -189,13 +190,18 @@ def lens_mask(grey: Image) -> NDArray[np.uint8] | None:
     return np.asarray(cv2.erode(inside, np.ones((margin, margin), np.uint8)), dtype=np.uint8)
 
 
+def _points(keypoints: Sequence[cv2.KeyPoint]) -> NDArray[np.float32]:
+    """(N, 2) pixel positions."""
+    return np.asarray(cv2.KeyPoint.convert(keypoints), dtype=np.float32).reshape(-1, 2)
+
+
 def _spread(
     keypoints: tuple[cv2.KeyPoint, ...], width: int, height: int, count: int
 ) -> list[cv2.KeyPoint]:
     """The ``count`` keypoints that are strongest in their own grid cell."""
     if len(keypoints) <= count:
         return list(keypoints)
-    points = cv2.KeyPoint.convert(keypoints)
+    points = _points(keypoints)
     strength = np.array([keypoint.response for keypoint in keypoints])
     cell_size = np.sqrt(width * height * KEYPOINTS_PER_CELL / count)
     columns, rows = (points // cell_size).astype(int).T

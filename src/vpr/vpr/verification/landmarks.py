@@ -40,7 +40,7 @@ class Landmarks:
     @property
     def known(self) -> NDArray[np.bool_]:
         """(N,) which features have a point."""
-        return np.isfinite(self.points[:, 2])
+        return np.asarray(np.isfinite(self.points[:, 2]))
 
 
 def from_depth(features: LocalFeatures) -> Landmarks:

@@ -34,7 +34,7 @@ from vpr.verification.agreement import Sighting, agree, contradicts_odometry
 from vpr.verification.features import Depth, LocalFeatures, OrbFeatures
 from vpr.verification.landmarks import Landmarks, camera_step, from_depth, triangulated
 from vpr.verification.relative_pose import RelativePose, metric_pose, weak_pose
-from vpr.verification.state import FeatureState
+from vpr.verification.state import pack_features, unpack_features
 from vpr.verification.two_view import TwoView, match_views
 
 NEIGHBOUR_SEARCH = 12  # keyframes looked through on each side for a triangulation baseline
@@ -145,7 +145,7 @@ class LoopCloser:
         keyframes = [view.keyframe for view in views]
         features = [view.features for view in views]
         paths = [view.path for view in views]
-        return FeatureState.pack(keyframes, features, landmarks, paths)
+        return pack_features(keyframes, features, landmarks, paths)
 
     def restore(self, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
         """Replace all keyframes by a saved state.
@@ -153,7 +153,7 @@ class LoopCloser:
         Raises:
             FeatureStateError: the state is incomplete or contradicts itself.
         """
-        restored = FeatureState.unpack(arrays, metadata)
+        restored = unpack_features(arrays, metadata)
         self._views = {
             keyframe.id: _View(keyframe, features, path, index, landmarks)
             for index, (keyframe, features, landmarks, path) in enumerate(restored)
@@ -171,10 +171,10 @@ class LoopCloser:
         views = match_views(query.features, reference.features, self.config)
         self._check_matches(views)
         measured = self._measure(query, reference, views)
+        self._check_pose(measured, views)
         sighting = Sighting(
             query.keyframe, reference.keyframe, measured, query.path, reference.path
         )
-        self._check_pose(measured, views)
         if contradiction := contradicts_odometry(sighting, self.config):
             raise _Refused("contradicts_odometry", contradiction, views.inliers)
         closure = self._closure(
@@ -224,13 +224,18 @@ class LoopCloser:
             )
 
     def _measure(self, query: _View, reference: _View, views: TwoView) -> RelativePose:
-        """From the landmarks of the reference, else of the query, else without scale."""
+        """From the landmarks of the reference, else of the query; without any, without scale.
+
+        Where there are landmarks a pose that they do not confirm is refused, not weakened.
+        """
         assert query.features is not None
         assert reference.features is not None
+        confirmable = False
         for view, of_reference in ((reference, True), (query, False)):
             landmarks = self._landmarks(view)
-            if landmarks is None:
+            if landmarks is None or landmarks.known.sum() < self.config.min_landmarks:
                 continue
+            confirmable = True
             pose = metric_pose(
                 query.features,
                 reference.features,
@@ -242,6 +247,13 @@ class LoopCloser:
             )
             if pose is not None:
                 return pose
+        if confirmable:
+            raise _Refused(
+                "too_few_landmarks",
+                f"{views.inliers} matches agree with one motion, but fewer than "
+                f"{self.config.min_landmarks} of known depth with one distance",
+                views.inliers,
+            )
         return weak_pose(views.inliers, self.config)
 
     def _check_pose(self, measured: RelativePose, views: TwoView) -> None:

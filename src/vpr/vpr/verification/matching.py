@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 FURTHEST = 257  # bits; more than any two descriptors of 256 bits can differ by
 
 
-@intrinsic  # type: ignore[misc]
-def _bit_count(typing_context: Any, word: Any) -> Any:
+@intrinsic
+def _bit_count(typing_context: Any, word: Any) -> Any:  # called with the word alone
     """The processor's own population count, which numba does not expose."""
     del typing_context
 
@@ -23,7 +23,7 @@ def _bit_count(typing_context: Any, word: Any) -> Any:
     return uint64(uint64), generate
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _nearest(
     a: NDArray[np.uint64], b: NDArray[np.uint64]
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:

@@ -116,14 +116,14 @@ def _solve_pnp(
     if not found or inliers is None or len(inliers) < config.min_landmarks:
         return None
     rows = inliers.ravel()
-    rotation, translation = cv2.solvePnPRefineLM(
+    refined = cv2.solvePnPRefineLM(
         points[rows], rays[rows], identity, no_distortion, rotation, translation
     )
-    error = _residuals(rotation.ravel(), translation.ravel(), points, rays)
-    kept = np.linalg.norm(error, axis=1) < tolerance
-    if kept.sum() < config.min_landmarks or not np.isfinite(rotation).all():
+    turn, shift = (np.asarray(vector, np.float64).ravel() for vector in refined)
+    if not (np.isfinite(turn).all() and np.isfinite(shift).all()):
         return None
-    return rotation.ravel(), translation.ravel(), kept
+    kept = np.linalg.norm(_residuals(turn, shift, points, rays), axis=1) < tolerance
+    return (turn, shift, kept) if kept.sum() >= config.min_landmarks else None
 
 
 def _residuals(
@@ -136,7 +136,7 @@ def _residuals(
     seen = points @ Rotation.from_rotvec(rotation).as_matrix().T + translation
     depth = np.where(seen[:, 2] > 1e-3, seen[:, 2], np.nan)
     error = seen[:, :2] / depth[:, None] - rays
-    return np.nan_to_num(error, nan=1e3)
+    return np.asarray(np.nan_to_num(error, nan=1e3))
 
 
 def _pnp_covariance(

@@ -31,84 +31,87 @@ class FeatureStateError(ValueError):
     """Saved features that are incomplete or contradict themselves."""
 
 
-class FeatureState:
-    """Packing and unpacking; keyframes in rows, features one after another."""
+def pack_features(
+    keyframes: Sequence[Keyframe],
+    features: Sequence[LocalFeatures | None],
+    landmarks: Sequence[Landmarks | None],
+    paths: Sequence[float],
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Arrays by name and JSON-able metadata: keyframes in rows, features one after another."""
+    present = [f for f in features if f is not None]
+    counts = np.array([-1 if f is None else len(f) for f in features], np.int64)
+    unknown = np.full((4, 4), np.nan)
+    points = [
+        np.full((len(f), 3), np.nan, np.float32) if known is None else known.points
+        for f, known in zip(features, landmarks, strict=True)
+        if f is not None
+    ]
+    kinds = [NO_LANDMARKS if k is None else MEASURED if k.measured else TRIANGULATED
+             for k in landmarks]  # fmt: skip
+    arrays = {
+        "ids": np.array([k.id for k in keyframes], np.int64),
+        "sessions": np.array([k.session for k in keyframes], np.int64),
+        "stamps_ns": np.array([k.stamp_ns for k in keyframes], np.int64),
+        "odometry": np.array(
+            [unknown if k.odometry is None else k.odometry for k in keyframes]
+        ).reshape(-1, 4, 4),
+        "paths": np.array(paths, np.float64),
+        "counts": counts,
+        "kinds": np.array(kinds, np.int64),
+        "scale_sigmas": np.array([0.0 if k is None else k.scale_sigma for k in landmarks]),
+        "pixels": _joined([f.pixels for f in present], (0, 2), np.float32),
+        "sizes": _joined([f.sizes for f in present], (0,), np.float32),
+        "descriptors": _joined([f.descriptors for f in present], (0, 32), np.uint8),
+        "depths": _joined([f.depths for f in present], (0,), np.float32),
+        "points": _joined(points, (0, 3), np.float32),
+    }
+    cameras, camera_of = _distinct_cameras(features)
+    arrays["cameras"] = camera_of
+    return arrays, {"cameras": cameras, "feature": "ORB"}
 
-    @staticmethod
-    def pack(
-        keyframes: Sequence[Keyframe],
-        features: Sequence[LocalFeatures | None],
-        landmarks: Sequence[Landmarks | None],
-        paths: Sequence[float],
-    ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Arrays by name and JSON-able metadata."""
-        present = [f for f in features if f is not None]
-        counts = np.array([-1 if f is None else len(f) for f in features], np.int64)
-        unknown = np.full((4, 4), np.nan)
-        points = [
-            np.full((len(f), 3), np.nan, np.float32) if known is None else known.points
-            for f, known in zip(features, landmarks, strict=True)
-            if f is not None
-        ]
-        kinds = [NO_LANDMARKS if k is None else MEASURED if k.measured else TRIANGULATED
-                 for k in landmarks]  # fmt: skip
-        arrays = {
-            "ids": np.array([k.id for k in keyframes], np.int64),
-            "sessions": np.array([k.session for k in keyframes], np.int64),
-            "stamps_ns": np.array([k.stamp_ns for k in keyframes], np.int64),
-            "odometry": np.array(
-                [unknown if k.odometry is None else k.odometry for k in keyframes]
-            ).reshape(-1, 4, 4),
-            "paths": np.array(paths, np.float64),
-            "counts": counts,
-            "kinds": np.array(kinds, np.int64),
-            "scale_sigmas": np.array([0.0 if k is None else k.scale_sigma for k in landmarks]),
-            "pixels": _joined([f.pixels for f in present], (0, 2), np.float32),
-            "sizes": _joined([f.sizes for f in present], (0,), np.float32),
-            "descriptors": _joined([f.descriptors for f in present], (0, 32), np.uint8),
-            "depths": _joined([f.depths for f in present], (0,), np.float32),
-            "points": _joined(points, (0, 3), np.float32),
-        }
-        cameras, camera_of = _distinct_cameras(features)
-        arrays["cameras"] = camera_of
-        return arrays, {"cameras": cameras, "feature": "ORB"}
 
-    @staticmethod
-    def unpack(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> list[Restored]:
-        """The keyframes in order with their features, landmarks and distance driven.
+def unpack_features(
+    arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]
+) -> list[Restored]:
+    """The keyframes in order with their features, landmarks and distance driven.
 
-        Raises:
-            FeatureStateError: an array is missing or of the wrong length, or of other features.
-        """
-        _check(arrays, metadata)
-        cameras = [_camera(values) for values in metadata["cameras"]]
-        counts = arrays["counts"]
-        ends = np.cumsum(np.maximum(counts, 0))
-        restored: list[Restored] = []
-        for row in range(len(counts)):
-            odometry = np.array(arrays["odometry"][row], np.float64)
-            keyframe = Keyframe(
-                id=int(arrays["ids"][row]),
-                session=int(arrays["sessions"][row]),
-                stamp_ns=int(arrays["stamps_ns"][row]),
-                descriptor=np.zeros(0, np.float32),
-                model="",
-                odometry=odometry if np.isfinite(odometry).all() else None,
+    Raises:
+        FeatureStateError: an array is missing or of the wrong length, or of other features.
+    """
+    _check(arrays, metadata)
+    cameras = [_camera(values) for values in metadata["cameras"]]
+    counts = arrays["counts"]
+    ends = np.cumsum(np.maximum(counts, 0))
+    restored: list[Restored] = []
+    for row in range(len(counts)):
+        odometry = np.array(arrays["odometry"][row], np.float64)
+        keyframe = Keyframe(
+            id=int(arrays["ids"][row]),
+            session=int(arrays["sessions"][row]),
+            stamp_ns=int(arrays["stamps_ns"][row]),
+            descriptor=np.zeros(0, np.float32),
+            model="",
+            odometry=odometry if np.isfinite(odometry).all() else None,
+        )
+        features = landmarks = None
+        if counts[row] >= 0:
+            part = slice(int(ends[row] - counts[row]), int(ends[row]))
+            camera = cameras[int(arrays["cameras"][row])]
+            features = LocalFeatures(
+                np.array(arrays["pixels"][part]),
+                np.array(arrays["sizes"][part]),
+                np.array(arrays["descriptors"][part]),
+                np.array(arrays["depths"][part]),
+                camera,
             )
-            features = landmarks = None
-            if counts[row] >= 0:
-                part = slice(int(ends[row] - counts[row]), int(ends[row]))
-                camera = cameras[int(arrays["cameras"][row])]
-                names = FEATURE_ARRAYS[:4]
-                features = LocalFeatures(*(np.array(arrays[n][part]) for n in names), camera)
-                if arrays["kinds"][row] != NO_LANDMARKS:
-                    landmarks = Landmarks(
-                        np.array(arrays["points"][part]),
-                        float(arrays["scale_sigmas"][row]),
-                        bool(arrays["kinds"][row] == MEASURED),
-                    )
-            restored.append((keyframe, features, landmarks, float(arrays["paths"][row])))
-        return restored
+            if arrays["kinds"][row] != NO_LANDMARKS:
+                landmarks = Landmarks(
+                    np.array(arrays["points"][part]),
+                    float(arrays["scale_sigmas"][row]),
+                    bool(arrays["kinds"][row] == MEASURED),
+                )
+        restored.append((keyframe, features, landmarks, float(arrays["paths"][row])))
+    return restored
 
 
 def _joined(
@@ -143,14 +146,14 @@ def _camera(values: Sequence[Any]) -> CameraModel:
 
 
 def _check(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
-    missing = {*ROW_ARRAYS, *FEATURE_ARRAYS, "cameras"} - set(arrays)
+    missing = {*ROW_ARRAYS, *FEATURE_ARRAYS} - set(arrays)
     if missing or "cameras" not in metadata:
         raise FeatureStateError(f"saved features lack {', '.join(sorted(missing)) or 'cameras'}")
     if metadata.get("feature") != "ORB":
         raise FeatureStateError(f"saved features are {metadata.get('feature')!r}, not ORB")
     rows = len(arrays["counts"])
     total = int(np.maximum(arrays["counts"], 0).sum())
-    for names, length in (((*ROW_ARRAYS, "cameras"), rows), (FEATURE_ARRAYS, total)):
+    for names, length in ((ROW_ARRAYS, rows), (FEATURE_ARRAYS, total)):
         for name in names:
             if len(arrays[name]) != length:
                 raise FeatureStateError(f"'{name}' has {len(arrays[name])} rows, not {length}")

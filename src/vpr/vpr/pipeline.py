@@ -1,0 +1,144 @@
+"""The whole chain in one process without ROS: a bag in, the run that the nodes would make out.
+
+For tuning on a workstation and for tests: frames are taken one by one, nothing is dropped.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vpr.bags.reader import BagReader, header_stamp_ns
+from vpr.config import (
+    EmbeddingConfig,
+    LoopClosureConfig,
+    PoseGraphConfig,
+    SequenceMatchingConfig,
+)
+from vpr.evaluation.recording import Run, image_of, image_topic, read_source
+from vpr.geometry import PoseTrack, PoseUnavailable
+from vpr.graph.edges import EdgeKind
+from vpr.graph.pose_graph import PoseGraph
+from vpr.images.decoding import ImageError, decode_depth
+from vpr.models.embedder import Embedder
+from vpr.places.recognizer import PlaceRecognizer
+from vpr.records import CameraModel, ClosureState, LoopClosure, Pose
+from vpr.verification.loop_closer import LoopCloser
+
+CAMERA_INFO_TOPIC = "/camera/camera_info"
+DEPTH_TOPIC = "/camera/depth/image_raw"
+
+
+class Pipeline:
+    """Embedder, recognizer, loop closer and pose graph wired as the nodes are."""
+
+    def __init__(self, params_file: Path | None = None, **loop_closure: Any) -> None:
+        self.embedder = Embedder(EmbeddingConfig.from_file(params_file))
+        self.recognizer = PlaceRecognizer(SequenceMatchingConfig.from_file(params_file))
+        config = LoopClosureConfig.from_file(params_file, **loop_closure)
+        self.closer = LoopCloser(config)
+        self.graph = PoseGraph(PoseGraphConfig.from_file(params_file))
+        self.run = Run()
+        self._verdicts: dict[tuple[int, int], LoopClosure] = {}
+
+    def observe(
+        self,
+        stamp_ns: int,
+        image: NDArray[np.uint8],
+        depth: NDArray[np.float32] | None,
+        camera: CameraModel,
+        odometry: Pose | None,
+    ) -> list[LoopClosure]:
+        """Take one frame through the chain; returns the verdicts it brought."""
+        descriptor = self.embedder.embed([image])[0]
+        observation = self.recognizer.observe(
+            stamp_ns, descriptor, self.embedder.model, odometry=odometry
+        )
+        keyframe, matches = observation.keyframe, observation.matches
+        if keyframe is None or matches is None:
+            return []
+        self.run.keyframes.append(keyframe)
+        self.run.matches[keyframe.id] = matches
+        self.graph.add_keyframe(keyframe)
+        self.closer.add_keyframe(keyframe, self.closer.extract(image, depth, camera))
+        return self._take(self.closer.verify(matches))
+
+    def finish(self) -> Run:
+        """Last verdicts and the corrected trajectory."""
+        self._take(self.closer.flush())
+        self.run.closures.extend(self._verdicts.values())
+        self.run.trajectory.update({node.id: node.pose for node in self.graph.nodes()})
+        for edge in self.graph.edges():
+            if edge.kind == EdgeKind.CLOSURE and edge.state == ClosureState.REJECTED:
+                self.run.refused[edge.from_id, edge.to_id] = edge.reason
+        return self.run
+
+    def _take(self, closures: list[LoopClosure]) -> list[LoopClosure]:
+        for closure in closures:
+            self._verdicts[closure.query_id, closure.reference_id] = closure
+            if closure.state == ClosureState.VERIFIED:
+                self.graph.add_closure(closure)
+        return closures
+
+
+def run_bag(path: Path, params_file: Path | None = None) -> Run:
+    """Run the chain over a bag; depth, intrinsics and odometry are used where it has them.
+
+    Raises:
+        BagError: missing, damaged, or without images.
+    """
+    source = read_source(path)
+    pipeline = Pipeline(params_file)
+    config = LoopClosureConfig.from_file(params_file)
+    camera: CameraModel | None = None
+    depths: dict[int, NDArray[np.float32]] = {}
+    with BagReader(path) as bag:
+        topic = image_topic(bag)
+        for raw in bag.raw([topic, CAMERA_INFO_TOPIC, DEPTH_TOPIC]):
+            message = bag.decode(raw)
+            stamp = header_stamp_ns(message)
+            if raw.topic == CAMERA_INFO_TOPIC:
+                camera = _camera_of(message)
+            elif raw.topic == DEPTH_TOPIC:
+                depths = {stamp: _depth_of(message, config.depth_scale)}
+            else:
+                try:
+                    image = image_of(message)
+                except ImageError:
+                    continue
+                height, width = image.shape[:2]
+                model = camera or CameraModel.from_horizontal_fov(
+                    width, height, config.assumed_horizontal_fov
+                )
+                pipeline.observe(
+                    stamp, image, depths.get(stamp), model, _pose_at(source.odometry, stamp)
+                )
+    return pipeline.finish()
+
+
+def _pose_at(track: PoseTrack, stamp: int) -> Pose | None:
+    try:
+        return track.at(stamp)
+    except PoseUnavailable:
+        return None
+
+
+def _camera_of(message: Any) -> CameraModel:
+    matrix = np.asarray(message.k, np.float64).reshape(3, 3)
+    distortion = np.asarray(message.d, np.float64)
+    return CameraModel(message.width, message.height, matrix, distortion)
+
+
+def _depth_of(message: Any, scale: float) -> NDArray[np.float32]:
+    return decode_depth(
+        message.encoding,
+        message.height,
+        message.width,
+        message.step,
+        message.data,
+        bool(message.is_bigendian),
+        scale,
+    )
