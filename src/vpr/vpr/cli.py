@@ -153,7 +153,7 @@ def record(
     processes = _bringup("processes")
     parameters: dict[str, Any] = {"bag": str(out.resolve())}
     if topics:
-        parameters["topics"] = "[" + ",".join(topics) + "]"
+        parameters["topics"] = list(topics)
     try:
         with processes.NodeProcesses() as children:
             children.start(

@@ -6,12 +6,15 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+import yaml
 
 # Fast DDS drops most raw images at its default socket sizes; LARGE_DATA delivers all.
 TRANSPORTS = "LARGE_DATA?max_msg_size=2MB&sockets_size=2MB&non_blocking=true"
@@ -40,27 +43,38 @@ class RosOptions:
     use_sim_time: bool = False
     parameters: Mapping[str, Any] = field(default_factory=dict)  # "node.parameter" or "parameter"
 
-    def arguments(self) -> list[str]:
-        """Command-line arguments after the executable."""
+    def arguments(self, nodes: Sequence[str], scratch: Path) -> list[str]:
+        """Command-line arguments after the executable.
+
+        ``parameters`` travel in a file keyed by each node's full name: nothing else wins over a
+        node's own section of a params file.
+        """
         words = ["--ros-args", "--log-level", self.log_level]
         words += ["-p", f"use_sim_time:={str(self.use_sim_time).lower()}"]
         if self.params_file is not None:
-            words += ["--params-file", str(self.params_file)]
-        if self.namespace:
-            words += ["-r", f"__ns:=/{self.namespace.strip('/')}"]
-        for name, value in self.parameters.items():
-            node, _, parameter = name.rpartition(".")
-            words += ["-p", f"{node + ':' if node else ''}{parameter}:={yaml_word(value)}"]
+            words += ["--params-file", str(self.params_file.resolve())]
+        namespace = f"/{self.namespace.strip('/')}" if self.namespace.strip("/") else ""
+        if namespace:
+            words += ["-r", f"__ns:={namespace}"]
+        overrides = {
+            f"{namespace}/{node}": {"ros__parameters": values}
+            for node in nodes
+            if (values := self._values_of(node))
+        }
+        if overrides:
+            handle, name = tempfile.mkstemp(dir=scratch, suffix=".yaml", text=True)
+            with os.fdopen(handle, "w") as file:
+                yaml.safe_dump(overrides, file)
+            words += ["--params-file", name]
         return words
 
-
-def yaml_word(value: Any) -> str:
-    """A parameter value as ROS reads it on the command line."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return f"'{value}'"
-    return str(value)
+    def _values_of(self, node: str) -> dict[str, Any]:
+        values = {}
+        for name, value in self.parameters.items():
+            owner, _, parameter = name.rpartition(".")
+            if owner in ("", node):
+                values[parameter] = value
+        return values
 
 
 class NodeProcesses:
@@ -76,6 +90,7 @@ class NodeProcesses:
         if domain_id is not None:
             self._environment["ROS_DOMAIN_ID"] = str(domain_id)
         self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._scratch = tempfile.TemporaryDirectory(prefix="vpr_")
 
     def __enter__(self) -> Self:
         return self
@@ -88,10 +103,16 @@ class NodeProcesses:
     ) -> None:
         self.stop()
 
-    def start(self, executable: str, options: RosOptions, extra: Sequence[str] = ()) -> None:
-        """Start an executable of ``vpr_nodes`` under its own name."""
+    def start(
+        self,
+        executable: str,
+        options: RosOptions,
+        nodes: Sequence[str] = (),
+        extra: Sequence[str] = (),
+    ) -> None:
+        """Start an executable of ``vpr_nodes`` that holds ``nodes``, by default one of its name."""
         command = [sys.executable, "-c", f"from vpr_nodes.{executable} import main; main()"]
-        command += [*extra, *options.arguments()]
+        command += [*extra, *options.arguments(nodes or [executable], Path(self._scratch.name))]
         output = None
         if self._log_folder is not None:
             self._log_folder.mkdir(parents=True, exist_ok=True)
@@ -108,7 +129,7 @@ class NodeProcesses:
     ) -> None:
         """Start the nodes, one process each or all in one."""
         if composed:
-            self.start("composed", options, ["--nodes", *nodes])
+            self.start("composed", options, nodes, ["--nodes", *nodes])
             return
         for node in nodes:
             self.start(node, options)
@@ -152,6 +173,7 @@ class NodeProcesses:
     def stop(self) -> None:
         """Stop all processes: SIGINT, then SIGKILL for those that stay."""
         _stop(list(self._children.values()))
+        self._scratch.cleanup()
 
 
 def _stop(children: list[subprocess.Popen[bytes]]) -> None:

@@ -127,13 +127,13 @@ class Nodes:
                 child.communicate()
 
 
-@pytest.fixture()
+@pytest.fixture
 def domain_id() -> int:
     """A DDS domain that no other test uses at the same time."""
     return (FIRST_DOMAIN + next(_domains)) % 100 + 1
 
 
-@pytest.fixture()
+@pytest.fixture
 def probe(domain_id: int) -> Iterator[Probe]:
     """A node of the test's own in its domain."""
     probe = Probe(domain_id)
@@ -141,7 +141,7 @@ def probe(domain_id: int) -> Iterator[Probe]:
     probe.close()
 
 
-@pytest.fixture()
+@pytest.fixture
 def nodes(domain_id: int) -> Iterator[Nodes]:
     """Starter of nodes in the test's domain; stops them afterwards."""
     nodes = Nodes(domain_id)

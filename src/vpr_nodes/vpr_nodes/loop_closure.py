@@ -47,7 +47,9 @@ class LoopClosureNode(VprNode):
 
     def setup(self) -> None:
         self.closer = LoopCloser(self.config)
-        self.part = MapPart(self, "features", self.closer.state, self.closer.restore)
+        self.part = MapPart(
+            self, "features", self.closer.state, self.closer.restore, lambda: len(self.closer)
+        )
         if self.config.map:
             self.part.load(Path(self.config.map))
         self.camera: CameraModel | None = None
@@ -70,7 +72,13 @@ class LoopClosureNode(VprNode):
         )
         ImageInput(self, self.config.image_transport, self._on_image)
         if self.config.depth_topic_used:
-            self.listen(ImageMsg, "camera/depth/image_raw", self._on_depth, SENSOR, without="no metric depth")
+            self.listen(
+                ImageMsg,
+                "camera/depth/image_raw",
+                self._on_depth,
+                SENSOR,
+                without="no metric depth",
+            )
         self.listen(KeyframeMsg, "keyframe", self._on_keyframe, RELIABLE, "nothing to verify")
         self.listen(PlaceMatchesMsg, "matches", self._on_matches, RELIABLE)
         self.every(self.config.verdict_timeout / 4, self._settle)

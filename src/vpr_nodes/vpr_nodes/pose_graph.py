@@ -17,14 +17,14 @@ from geometry_msgs.msg import PoseStamped, TransformStamped
 from nav_msgs.msg import Odometry
 from nav_msgs.msg import Path as PathMsg
 from visualization_msgs.msg import MarkerArray
-from vpr_interfaces.msg import Keyframe as KeyframeMsg
-from vpr_interfaces.msg import LoopClosure as LoopClosureMsg
-from vpr_interfaces.msg import PoseGraph as PoseGraphMsg
-
 from vpr.config import PoseGraphConfig
 from vpr.geometry import quaternion_of
 from vpr.graph.pose_graph import PoseGraph
 from vpr.records import ClosureState, LoopClosure, Pose
+
+from vpr_interfaces.msg import Keyframe as KeyframeMsg
+from vpr_interfaces.msg import LoopClosure as LoopClosureMsg
+from vpr_interfaces.msg import PoseGraph as PoseGraphMsg
 from vpr_nodes.conversions import closure_of, keyframe_of, pose_msg, stamp_ns, time_msg
 from vpr_nodes.graph_messages import graph_msg, marker_array
 from vpr_nodes.map_service import MapService
@@ -41,15 +41,11 @@ class PoseGraphNode(VprNode):
     config: PoseGraphConfig
 
     def setup(self) -> None:
-        self.graph = PoseGraph(self.config)
+        self.adopt(PoseGraph(self.config), "")
         self.maps = MapService(self)
         if self.config.map:
             self.maps.load_graph(Path(self.config.map))
-        self.session: int | None = None
-        self.known: set[int] = {node.id for node in self.graph.nodes()}
-        self.waiting: deque[tuple[float, LoopClosure]] = deque()
-        self.changed = False
-        self.odom_frame, self.correction = ODOM_FRAME, None
+        self.odom_frame = ODOM_FRAME
         self.path_publisher = self.create_lifecycle_publisher(PathMsg, "path", LATCHED)
         self.graph_publisher = self.create_lifecycle_publisher(PoseGraphMsg, "graph", LATCHED)
         self.marker_publisher = self.create_lifecycle_publisher(MarkerArray, "markers", LATCHED)
@@ -57,6 +53,15 @@ class PoseGraphNode(VprNode):
             TransformStamped, "map_to_odom", RELIABLE
         )
         self.tf_publisher = self._tf_publisher()
+
+    def adopt(self, graph: PoseGraph, model: str) -> None:
+        """Go on with another graph, as one from a map; its sessions are closed."""
+        self.graph, self.model = graph, model
+        self.session: int | None = None
+        self.correction: Pose | None = None
+        self.known = {node.id for node in graph.nodes()}
+        self.waiting: deque[tuple[float, LoopClosure]] = deque()
+        self.changed = bool(self.known)
 
     def _tf_publisher(self) -> Any:
         try:
@@ -84,6 +89,7 @@ class PoseGraphNode(VprNode):
                     f"session {keyframe.session} waits for its first closure to the map"
                 )
         self.known.add(keyframe.id)
+        self.model = keyframe.model
         self.changed = True
         self._retry_closures()
         self._update_correction(keyframe.stamp_ns)

@@ -46,7 +46,13 @@ class SequenceMatchingNode(VprNode):
 
     def setup(self) -> None:
         self.recognizer = PlaceRecognizer(self.config)
-        self.part = MapPart(self, "places", self.recognizer.state, self.recognizer.restore)
+        self.part = MapPart(
+            self,
+            "places",
+            self.recognizer.state,
+            self.recognizer.restore,
+            lambda: self.recognizer.places,
+        )
         if self.config.map:
             self.part.load(Path(self.config.map))
         self.odometry = PoseTrack(int(self.config.odometry_max_gap * 1e9))
