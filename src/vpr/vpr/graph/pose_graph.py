@@ -8,9 +8,7 @@ are set from that closure before they are linearised, so nothing jumps through a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -149,11 +147,11 @@ class PoseGraph:
         known = self._sessions[session]
         return known.smoother.covariance(known.nodes[-1].id)
 
-    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Arrays and JSON-able metadata from which ``restore`` goes on."""
+    def state(self) -> GraphState:
+        """All that is needed to go on in another process."""
         nodes = self.nodes()
         smoothers = self._smoothers()
-        state = GraphState(
+        return GraphState(
             ids=np.array([node.id for node in nodes], np.int64),
             sessions=np.array([node.session for node in nodes], np.int64),
             stamps_ns=np.array([node.stamp_ns for node in nodes], np.int64),
@@ -164,31 +162,28 @@ class PoseGraph:
             ),
             edges=tuple(self._edges),
         )
-        return state.arrays(), state.metadata()
 
-    def restore(self, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
-        """Replace everything by a saved state; its sessions are continued by later ones.
-
-        A failure leaves the graph as it was.
+    @classmethod
+    def restore(cls, config: PoseGraphConfig, state: GraphState) -> PoseGraph:
+        """A graph that goes on where ``state`` was taken; the map is piece 0.
 
         Raises:
-            PoseGraphError: arrays that are missing, of another shape, or contradict each other.
+            PoseGraphError: a state that contradicts itself.
         """
-        state = GraphState.from_arrays(arrays, metadata)
         state.check()
-        restored = PoseGraph(self.config)
+        graph = cls(config)
         for row, keyframe_id in enumerate(state.ids.tolist()):
             odometry = state.odometry[row]
-            restored._nodes[keyframe_id] = _Node(
+            graph._nodes[keyframe_id] = _Node(
                 keyframe_id,
                 int(state.sessions[row]),
                 int(state.stamps_ns[row]),
                 odometry if np.isfinite(odometry).all() else None,
             )
         for piece in np.unique(state.pieces).tolist():
-            restored._restore_piece(state, np.flatnonzero(state.pieces == piece))
-        restored._recount(state.edges)
-        self.__dict__.update(restored.__dict__)
+            graph._restore_piece(state, np.flatnonzero(state.pieces == piece))
+        graph._recount(state.edges)
+        return graph
 
     def _checked_odometry(self, keyframe: Keyframe) -> Pose | None:
         name = f"keyframe {keyframe.id}"
