@@ -1,4 +1,4 @@
-"""Real nodes in processes of their own, on a DDS domain of their own, and a probe to talk to them."""
+"""Real nodes in processes and a DDS domain of their own, and a probe to talk to them."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """loop_closure: place matches to verified or rejected closures with a relative pose.
 
-Subscribes the camera, ``camera/camera_info``, ``camera/depth/image_raw`` (when ``depth_topic_used``),
-``keyframe`` and ``matches``; publishes ``loop_closures``. Images, keyframes and matches are
-joined by exact stamp. Owns the ``features`` part of a map.
+Subscribes the camera, ``camera/camera_info``, ``camera/depth/image_raw`` (when
+``depth_topic_used``), ``keyframe`` and ``matches``; publishes ``loop_closures``. Images, depths,
+keyframes and matches are joined by exact stamp. Owns the ``features`` part of a map.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from vpr_nodes.image_input import ExactStampJoin, ImageInput
 from vpr_nodes.map_part import MapPart
 from vpr_nodes.vpr_node import RELIABLE, SENSOR, VprNode, run
 
+DEPTH_TOPIC = "camera/depth/image_raw"
 JOIN_CAPACITY = 50  # frames whose features wait for their keyframe
 
 

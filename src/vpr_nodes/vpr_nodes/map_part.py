@@ -1,4 +1,4 @@
-"""One node's part of a map: written when the pose_graph node asks, loaded at start or on request."""
+"""One node's part of a map: written when pose_graph asks, loaded at start or on request."""
 
 from __future__ import annotations
 

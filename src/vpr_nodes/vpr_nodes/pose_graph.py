@@ -147,7 +147,7 @@ class PoseGraphNode(VprNode):
             self.tf_publisher.publish(self.tf_message(transforms=[message]))
 
     def _publish_products(self) -> None:
-        """The whole trajectory, not oftener than ``publish_period``: its cost grows with the map."""
+        """The whole trajectory, every ``publish_period`` at most: its cost grows with the map."""
         if not self.changed:
             return
         self.changed = False

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, ClassVar, TypeVar
 
+import cv2
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import ParameterDescriptor
@@ -46,6 +47,7 @@ class VprNode(LifecycleNode):
     config: Any
 
     def __init__(self, **options: Any) -> None:
+        cv2.setNumThreads(1)  # nodes share the cores; threads of one that wait only hold up another
         super().__init__(
             self.Config.node_name, automatically_declare_parameters_from_overrides=True, **options
         )
