@@ -154,14 +154,15 @@ def _hits(
 def _closed(
     keyframes: Sequence[Keyframe], revisits: NDArray[np.int64], right: Sequence[LoopClosure]
 ) -> int:
-    closed_ns = np.sort(np.array([c.query_stamp_ns for c in right], np.int64))
-    if not len(closed_ns):
+    """Revisits with a right closure in the same session, at most 2 s before or after."""
+    if not right:
         return 0
+    closed_ns = np.array([closure.query_stamp_ns for closure in right], np.int64)
+    closed_in = np.array([closure.query_session for closure in right])
     stamps = np.array([keyframes[row].stamp_ns for row in revisits.tolist()], np.int64)
-    after = np.searchsorted(closed_ns, stamps).clip(1, len(closed_ns) - 1 or 1)
-    before_gap = np.abs(stamps - closed_ns[after - 1])
-    after_gap = np.abs(closed_ns[np.minimum(after, len(closed_ns) - 1)] - stamps)
-    return int((np.minimum(before_gap, after_gap) <= CLOSED_WITHIN_NS).sum())
+    sessions = np.array([keyframes[row].session for row in revisits.tolist()])
+    near = np.abs(stamps[:, None] - closed_ns[None]) <= CLOSED_WITHIN_NS
+    return int((near & (sessions[:, None] == closed_in[None])).any(axis=1).sum())
 
 
 def _pose_error(closure: LoopClosure, pose_of: Mapping[int, Pose]) -> tuple[float, float]:
