@@ -8,7 +8,6 @@ from typing import Any, Generic, TypeVar
 
 from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image as ImageMsg
-from vpr.records import Image
 
 from vpr_nodes.conversions import image_of, stamp_ns
 from vpr_nodes.vpr_node import SENSOR, VprNode
@@ -23,14 +22,19 @@ class ImageInput:
 
     With transport ``auto`` both topics are heard and the first to speak is kept, so that a
     camera that publishes both is not decoded twice.
+
+    Args:
+        keep_encoded: hand on the bytes of a compressed image as they are instead of its pixels.
     """
 
     def __init__(
         self,
         node: VprNode,
         transport: str,
-        callback: Callable[[int, str, Image, Any], None],
+        callback: Callable[[int, str, Any, Any], None],
+        keep_encoded: bool = False,
     ) -> None:
+        self._keep_encoded = keep_encoded
         self._node = node
         self._callback = callback
         self._topic = {"raw": RAW_TOPIC, "compressed": COMPRESSED_TOPIC}.get(transport)
@@ -61,7 +65,8 @@ class ImageInput:
         if topic != self._topic:
             return
         self._node.health.arrived(f"{RAW_TOPIC}[/compressed]")
-        image = image_of(message)
+        keep = self._keep_encoded and topic == COMPRESSED_TOPIC
+        image = bytes(message.data) if keep else image_of(message)
         self._callback(stamp_ns(message.header.stamp), message.header.frame_id, image, message)
 
 
