@@ -381,25 +381,25 @@ def kitti(count, every):
 @pytest.mark.skipif(not KITTI.exists(), reason="KITTI 00 poses are not on this machine")
 @pytest.mark.parametrize(
     ("mode", "closure_model", "bound"),
-    [("se3", "measured", 0.3), ("se2", "measured", 0.35), ("se2", "weak", 0.5)],
+    [("se3", "measured", 0.3), ("se2", "measured", 0.3), ("se2", "weak", 0.3)],
 )
 def test_kitti_with_the_odometry_noise_of_the_paper(mode, closure_model, bound):
-    truth = kitti(count=2270, every=2)
+    truth = kitti(count=1135, every=4)
     rng = np.random.default_rng(0)
     odometry = drifting(truth, seed=0, planar=mode == "se2")
     graph = make_graph(mode=mode, closure_model=closure_model)
     verified = 0
     for i, pose in enumerate(odometry):
         graph.add_keyframe(keyframe(i, pose))
-        if i < 300 or i % 3:
+        if i < 150 or i % 2:
             continue
-        distances = np.linalg.norm(truth[: i - 200, :3, 3] - truth[i, :3, 3], axis=1)
+        distances = np.linalg.norm(truth[: i - 100, :3, 3] - truth[i, :3, 3], axis=1)
         nearest = int(distances.argmin())
         z = relative(truth[nearest], truth[i])
         if distances[nearest] < 5.0 and rotation_angle(z) < np.radians(30):
             z = z @ noise(rng, 0.1, 0.02, planar=False)
             verified += graph.add_closure(closure(i, nearest, z)).state == ClosureState.VERIFIED
-    assert verified > 100
+    assert verified > 60
     stamps = tuple(range(len(truth)))
     before, after = (
         absolute_trajectory_error(StampedPoses(stamps, poses), StampedPoses(stamps, truth))
