@@ -133,7 +133,7 @@ class EmbeddingConfig(ImageInput):
     def _one_of_each_for_every_layer(self) -> Self:
         for name in ("layer_grids", "layer_gem_p", "layer_weights"):
             if len(getattr(self, name)) != len(self.layers):
-                raise ValueError(f"{name} needs one value for each of the {len(self.layers)} layers")
+                raise ValueError(f"{name} needs a value for each of the {len(self.layers)} layers")
         return self
 
 

@@ -46,7 +46,7 @@ class GpsFix:
 
 @dataclass(frozen=True)
 class Keyframe:
-    """One remembered view. ``id`` is unique in a map, across its sessions, and ascends with time."""
+    """One remembered view. ``id`` is unique in a map, over all sessions, and ascends with time."""
 
     id: int
     session: int
@@ -74,7 +74,7 @@ class PlaceMatch:
 
 @dataclass(frozen=True)
 class PlaceMatches:
-    """The answer to one query, best candidate first; ``explanation`` says why it is empty if it is."""
+    """The answer to one query, best candidate first; ``explanation`` says why it may be empty."""
 
     query_id: int
     query_session: int

@@ -24,7 +24,6 @@ from launch_testing.asserts import assertExitCodes
 from nav_msgs.msg import Path as PathMsg
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile
-
 from vpr_interfaces.msg import LoopClosure
 
 BAG = Path(__file__).resolve().parents[3] / "bags" / "demo"

@@ -12,10 +12,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
 from vpr.bags.reader import BagReader
 from vpr.evaluation.run import evaluate_run
 from vpr.simulation.recording import record_drive
-
 from vpr_bringup.processes import NodeProcesses, NodeStopped, RosOptions
 
 REPOSITORY = Path(__file__).resolve().parents[3]

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from conftest import image_msg, textured
 from sensor_msgs.msg import CompressedImage, Image
-
 from vpr_interfaces.msg import Descriptor
 
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock
+
 from vpr.bags.reader import BagError, BagReader, RawMessage
 from vpr.config import BagPlayerConfig
-
 from vpr_nodes.conversions import time_msg
 from vpr_nodes.vpr_node import RELIABLE, VprNode, run
 

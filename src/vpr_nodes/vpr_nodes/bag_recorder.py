@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
+
 from vpr.bags.writer import BagWriter, offered_qos
 from vpr.config import BagRecorderConfig
-
 from vpr_nodes.bag_player import message_class
 from vpr_nodes.vpr_node import VprNode, run
 

@@ -10,6 +10,12 @@ from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Pose as PoseMsg
 from geometry_msgs.msg import PoseWithCovariance
 from sensor_msgs.msg import CameraInfo, NavSatFix, NavSatStatus
+from vpr_interfaces.msg import Descriptor as DescriptorMsg
+from vpr_interfaces.msg import Keyframe as KeyframeMsg
+from vpr_interfaces.msg import LoopClosure as LoopClosureMsg
+from vpr_interfaces.msg import PlaceMatch as PlaceMatchMsg
+from vpr_interfaces.msg import PlaceMatches as PlaceMatchesMsg
+
 from vpr.geometry import pose_from_quaternion, quaternion_of
 from vpr.images.decoding import ImageError, decode_compressed, decode_image
 from vpr.records import (
@@ -25,12 +31,6 @@ from vpr.records import (
     PlaceMatches,
     Pose,
 )
-
-from vpr_interfaces.msg import Descriptor as DescriptorMsg
-from vpr_interfaces.msg import Keyframe as KeyframeMsg
-from vpr_interfaces.msg import LoopClosure as LoopClosureMsg
-from vpr_interfaces.msg import PlaceMatch as PlaceMatchMsg
-from vpr_interfaces.msg import PlaceMatches as PlaceMatchesMsg
 
 
 def stamp_ns(stamp: Time) -> int:

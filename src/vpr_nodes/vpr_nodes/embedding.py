@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 from sensor_msgs.msg import Image as ImageMsg
+from vpr_interfaces.msg import Descriptor as DescriptorMsg
+
 from vpr.config import EmbeddingConfig
 from vpr.models.embedder import Embedder
 from vpr.records import Image
-
-from vpr_interfaces.msg import Descriptor as DescriptorMsg
 from vpr_nodes.conversions import descriptor_msg, image_of, stamp_ns, time_msg
 from vpr_nodes.image_input import ExactStampJoin, ImageInput
 from vpr_nodes.vpr_node import RELIABLE, SENSOR, VprNode, run

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from geometry_msgs.msg import Point
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
+from vpr_interfaces.msg import PoseGraph, PoseGraphEdge, PoseGraphNode
+
 from vpr.graph.edges import Edge, EdgeKind, GraphNode
 from vpr.records import ClosureState, Pose
-
-from vpr_interfaces.msg import PoseGraph, PoseGraphEdge, PoseGraphNode
 from vpr_nodes.conversions import pose_msg, pose_with_covariance_msg, time_msg
 
 ODOMETRY_COLOUR = ColorRGBA(r=0.45, g=0.55, b=0.65, a=1.0)

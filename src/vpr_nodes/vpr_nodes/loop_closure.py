@@ -16,15 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image as ImageMsg
+from vpr_interfaces.msg import Keyframe as KeyframeMsg
+from vpr_interfaces.msg import LoopClosure as LoopClosureMsg
+from vpr_interfaces.msg import PlaceMatches as PlaceMatchesMsg
+
 from vpr.config import LoopClosureConfig
 from vpr.images.decoding import decode_depth
 from vpr.records import CameraModel, ClosureState, Image, Keyframe, LoopClosure, PlaceMatches
 from vpr.verification.features import LocalFeatures
 from vpr.verification.loop_closer import LoopCloser
-
-from vpr_interfaces.msg import Keyframe as KeyframeMsg
-from vpr_interfaces.msg import LoopClosure as LoopClosureMsg
-from vpr_interfaces.msg import PlaceMatches as PlaceMatchesMsg
 from vpr_nodes.conversions import (
     camera_of,
     closure_msg,

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
-from vpr.maps.folder import MapError, read_part, write_part
-
 from vpr_interfaces.srv import LoadMap, SaveMap
+
+from vpr.maps.folder import MapError, read_part, write_part
 from vpr_nodes.vpr_node import VprNode
 
 Arrays = Mapping[str, NDArray[Any]]

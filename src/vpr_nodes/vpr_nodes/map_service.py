@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rclpy.callback_groups import ReentrantCallbackGroup
+from vpr_interfaces.srv import LoadMap, SaveMap
+
 from vpr.graph.pose_graph import PoseGraph
 from vpr.graph.state import GraphState
 from vpr.maps.folder import (
@@ -21,8 +23,6 @@ from vpr.maps.folder import (
     read_part,
     write_part,
 )
-
-from vpr_interfaces.srv import LoadMap, SaveMap
 
 if TYPE_CHECKING:
     from vpr_nodes.pose_graph import PoseGraphNode

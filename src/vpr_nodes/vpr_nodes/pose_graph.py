@@ -17,14 +17,14 @@ from geometry_msgs.msg import PoseStamped, TransformStamped
 from nav_msgs.msg import Odometry
 from nav_msgs.msg import Path as PathMsg
 from visualization_msgs.msg import MarkerArray
+from vpr_interfaces.msg import Keyframe as KeyframeMsg
+from vpr_interfaces.msg import LoopClosure as LoopClosureMsg
+from vpr_interfaces.msg import PoseGraph as PoseGraphMsg
+
 from vpr.config import PoseGraphConfig
 from vpr.geometry import quaternion_of
 from vpr.graph.pose_graph import PoseGraph
 from vpr.records import ClosureState, LoopClosure, Pose
-
-from vpr_interfaces.msg import Keyframe as KeyframeMsg
-from vpr_interfaces.msg import LoopClosure as LoopClosureMsg
-from vpr_interfaces.msg import PoseGraph as PoseGraphMsg
 from vpr_nodes.conversions import closure_of, keyframe_of, pose_msg, stamp_ns, time_msg
 from vpr_nodes.graph_messages import graph_msg, marker_array
 from vpr_nodes.map_service import MapService

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 from sensor_msgs.msg import Image as ImageMsg
+
 from vpr.config import SegmentationConfig
 from vpr.images.attention import make_attention
 from vpr.records import Image
-
 from vpr_nodes.conversions import time_msg
 from vpr_nodes.image_input import ImageInput
 from vpr_nodes.vpr_node import RELIABLE, VprNode, run

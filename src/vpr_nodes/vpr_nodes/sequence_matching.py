@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 from nav_msgs.msg import Odometry
 from sensor_msgs.msg import NavSatFix
+from vpr_interfaces.msg import Descriptor as DescriptorMsg
+from vpr_interfaces.msg import Keyframe as KeyframeMsg
+from vpr_interfaces.msg import PlaceMatches as PlaceMatchesMsg
+
 from vpr.config import SequenceMatchingConfig
 from vpr.geometry import PoseTrack, PoseUnavailable
 from vpr.places.recognizer import PlaceRecognizer
 from vpr.records import Covariance, GpsFix
 from vpr.supervision.fixes import FixTrack
-
-from vpr_interfaces.msg import Descriptor as DescriptorMsg
-from vpr_interfaces.msg import Keyframe as KeyframeMsg
-from vpr_interfaces.msg import PlaceMatches as PlaceMatchesMsg
 from vpr_nodes.conversions import (
     covariance_of,
     fix_of,

@@ -19,9 +19,9 @@ from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
+
 from vpr.config import ConfigError, NodeConfig, shared_parameters
 from vpr.images.decoding import ImageError
-
 from vpr_nodes.health import Health
 
 # Best effort takes both reliable and best-effort cameras. Deep enough to bridge a slow frame.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +93,7 @@ def write_tum(path: Path, trajectory: StampedPoses) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
     unfinished.write_text("".join(lines))
-    os.replace(unfinished, path)
+    unfinished.replace(path)
 
 
 def _evo(trajectory: StampedPoses) -> PoseTrajectory3D:
