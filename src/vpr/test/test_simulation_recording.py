@@ -136,3 +136,22 @@ def test_the_second_lap_has_other_light_and_other_traffic() -> None:
     same = first.depth[still] == second.depth[still]
     assert same.mean() > 0.99  # but for pixels a car's outline halves
     assert not np.array_equal(first.labels, second.labels)
+
+
+def test_the_ready_made_bag_is_small_and_whole() -> None:
+    folder = Path(__file__).resolve().parents[3] / "bags" / "demo"
+    if not folder.exists():
+        pytest.skip("bags/ is not beside this checkout")
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 15e6
+    with BagReader(folder) as reader:
+        config = SimulationConfig()
+        stamps = [stamp for stamp, _ in reader.messages("/camera/image_raw/compressed")]
+        truth = np.array(
+            [
+                (m.pose.pose.position.x, m.pose.pose.position.y)
+                for _, m in reader.messages("/ground_truth")
+            ]
+        )
+    assert stamps[0] == config.start_ns
+    assert len(stamps) == len(truth)
+    assert np.linalg.norm(np.diff(truth, axis=0), axis=1).max() <= 1.0

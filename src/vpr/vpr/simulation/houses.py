@@ -19,6 +19,7 @@ STYLES = 6
 PATTERNS = 8
 CORNER_PATTERNS = 5  # corners are more alike than what stands between them
 UPPER_BAYS, UPPER_STOREYS = 6, 4
+UPPER_WINDOWS = 2 * UPPER_BAYS  # over both pictures of a style's upper floors
 BAY_VARIANTS = 4
 BAY_KINDS = ("shop", "door", "garage", "arch", "flat")
 CORNER_WIDTH = 6.0  # m, both fronts of a corner house
@@ -35,7 +36,7 @@ class HousePattern:
 
     style: int
     storeys: int
-    first_window: int
+    first_window: int  # 0 .. UPPER_WINDOWS - 1
     bays: tuple[str, ...]  # ground-floor kinds, repeated along the front
     board: int  # the chain's name board
 
@@ -46,7 +47,7 @@ class Stock:
 
     builder: AtlasBuilder
     walls: list[int]
-    uppers: list[int]
+    uppers: list[list[int]]
     bays: dict[tuple[int, str], list[int]]
     fence: int
     hedges: list[int]
@@ -59,7 +60,10 @@ def make_stock(rng: np.random.Generator, builder: AtlasBuilder) -> Stock:
     scale = facades.SCALE
     walls = [builder.add(facades.wall(rng, style, 192, 192), scale) for style in styles]
     uppers = [
-        builder.add(facades.upper_storeys(rng, style, UPPER_BAYS, UPPER_STOREYS), scale)
+        [
+            builder.add(facades.upper_storeys(rng, style, UPPER_BAYS, UPPER_STOREYS), scale)
+            for _ in range(UPPER_WINDOWS // UPPER_BAYS)
+        ]
         for style in styles
     ]
     bays = {
@@ -73,7 +77,7 @@ def make_stock(rng: np.random.Generator, builder: AtlasBuilder) -> Stock:
         HousePattern(
             style=int(rng.integers(STYLES)),
             storeys=int(rng.integers(1, UPPER_STOREYS)),
-            first_window=int(rng.integers(UPPER_BAYS)),
+            first_window=int(rng.integers(UPPER_WINDOWS)),
             bays=tuple(str(kind) for kind in rng.choice(BAY_KINDS, 3)),
             board=builder.add(signage.name_board(rng), signage.SCALE),
         )
@@ -131,13 +135,13 @@ def build_houses(rng: np.random.Generator, plan: TownPlan, stock: Stock) -> list
 
 def _varied(rng: np.random.Generator, pattern: HousePattern) -> HousePattern:
     """The pattern as it is, or with other windows, at times one storey higher."""
-    if rng.random() < 0.12:
+    if rng.random() < 0.06:
         return pattern
     storeys = pattern.storeys + int(rng.random() < 0.4)
     return replace(
         pattern,
         storeys=min(storeys, UPPER_STOREYS),
-        first_window=int(rng.integers(UPPER_BAYS)),
+        first_window=int(rng.integers(UPPER_WINDOWS)),
     )
 
 
@@ -280,10 +284,11 @@ def _hanging_sign(
 
 
 def _upper_floors(stock: Stock, pattern: HousePattern, front: Front, tint: Colour) -> Panel:
-    texture = stock.uppers[pattern.style]
+    picture, first = divmod(pattern.first_window, UPPER_BAYS)
+    texture = stock.uppers[pattern.style][picture]
     _, rows = stock.builder.texels_of(texture)
     bay = BAY * facades.SCALE
-    left = pattern.first_window * bay
+    left = first * bay
     count = max(1, round(front.length / BAY))
     top = rows - pattern.storeys * STOREY * facades.SCALE
     return Panel(
