@@ -15,6 +15,7 @@ from launch.substitutions import (
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
+
 from vpr_bringup.processes import SUITE, TRANSPORTS
 
 CONFIG = PathJoinSubstitution([FindPackageShare("vpr_bringup"), "config"])
