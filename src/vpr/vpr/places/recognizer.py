@@ -31,6 +31,10 @@ class DescriptorError(ValueError):
     """A descriptor that cannot be compared with the remembered ones; says why."""
 
 
+class OdometryError(ValueError):
+    """An odometry pose with a value that is not finite."""
+
+
 @dataclass(frozen=True)
 class Observation:
     """What became of one frame: a keyframe with its matches, or a reason why it was skipped."""
@@ -87,8 +91,11 @@ class PlaceRecognizer:
 
         Raises:
             DescriptorError: of another model or dimension than those remembered, not finite, or
-                not L2-normalised.
+                not L2-normalised. Nothing is remembered of the frame then.
+            OdometryError: a pose that is not finite.
         """
+        if odometry is not None and not np.isfinite(odometry).all():
+            raise OdometryError("odometry has a value that is not finite")
         memory = self._memory_for(descriptor, model)
         skipped = self._out_of_order(stamp_ns) or self._selector.reason_to_skip(stamp_ns, odometry)
         if skipped:
