@@ -169,9 +169,10 @@ def record(
 @app.command()
 def bench(
     out: Annotated[Path, typer.Option(help="Where the results go.")] = Path("out/bench"),
+    readme: Annotated[bool, typer.Option(help="Also write the table of ./README.md.")] = False,
 ) -> None:
     """Print the headline figures, each beside its peer, with p50 and p95."""
-    _bringup("bench").run_bench(out)
+    _bringup("bench").run_bench(out, Path("README.md") if readme else None)
 
 
 @eval_app.command("places")

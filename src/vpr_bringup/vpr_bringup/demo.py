@@ -81,8 +81,15 @@ def play_through(bag: Path, recording: Path, options: DemoOptions) -> None:
     """
     with BagReader(bag) as source:
         seconds = source.duration_ns / 1e9 / options.rate
+        has_depth = any(topic.endswith("camera/depth/image_raw") for topic in source.topics)
+    dataset = options.out / "dataset"
+    shutil.rmtree(dataset, ignore_errors=True)
+    parameters = {
+        "gps_image_sync.dataset": str(dataset.resolve()),
+        "loop_closure.depth_topic_used": has_depth,
+    }
     suite = RosOptions(
-        options.params_file, use_sim_time=True, log_level="info", parameters=options.parameters
+        options.params_file, use_sim_time=True, parameters=parameters | dict(options.parameters)
     )
     try:
         with NodeProcesses(options.out / "logs", domain_id=_domain_id()) as nodes:
