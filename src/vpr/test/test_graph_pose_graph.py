@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
+
 from vpr.config import PoseGraphConfig
 from vpr.evaluation.trajectory import StampedPoses, absolute_trajectory_error
 from vpr.geometry import inverse, pose_from_xy_yaw, relative, rotation_angle, translation_norm
@@ -19,6 +20,11 @@ KITTI = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "kitti_
 DESCRIPTOR = np.zeros(4, np.float32)
 COVARIANCE = np.diag([0.01] * 3 + [4e-4] * 3)
 SECOND = 10**9
+PAPER_NOISE = {  # 1e-3 rad and 5e-2 m a step, and no more (Pillai & Leonard V-B)
+    "odometry_translation_per_metre": 0.0,
+    "odometry_rotation_per_metre": 0.0,
+    "odometry_rotation_per_radian": 0.0,
+}
 
 
 def noise(rng, translation_sigma, rotation_sigma, planar):
@@ -139,19 +145,35 @@ def test_a_contradicting_closure_is_refused_and_changes_nothing():
     assert graph.counters["refused_inconsistent"] == 1
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_steady_bias_of_the_odometry_does_not_lock_true_closures_out(seed):
+    """Noise thrice the variance that is configured, and 1 mrad of yaw bias a metre."""
+    truth = circle(laps=2, steps_a_lap=220, radius=28.0)
+    rng = np.random.default_rng(seed)
+    bias = pose_from_xy_yaw(0, 0, 0.8e-3 * rng.choice([-1, 1]))
+    odometry = [truth[0]]
+    for a, b in pairwise(truth):
+        odometry.append(odometry[-1] @ relative(a, b) @ noise(rng, 0.087, 1.7e-3, False) @ bias)
+    graph = driven(odometry[:220])
+    accepted = wrong = 0
+    for i in range(220, 440):
+        graph.add_keyframe(keyframe(i, odometry[i]))
+        if i % 5 == 0:
+            z = relative(truth[i - 220], truth[i]) @ noise(rng, 0.1, 0.02, False)
+            accepted += graph.add_closure(closure(i, i - 220, z)).state == ClosureState.VERIFIED
+            stray = graph.add_closure(closure(i, (i - 110) % 220, np.eye(4)))  # across the circle
+            wrong += stray.state == ClosureState.VERIFIED
+    assert accepted == 44
+    assert wrong == 0
+
+
 def test_gate_is_calibrated():
     """Over many drives with honest noise, chi2 of the first closure follows chi2(6)."""
     truth = circle(laps=1.1, steps_a_lap=30)
     rng, values = np.random.default_rng(0), []
-    quiet = {
-        "odometry_translation_per_metre": 0.0,
-        "odometry_rotation_per_metre": 0.0,
-        "odometry_rotation_per_radian": 0.0,
-        "closure_translation_sigma": 1e-6,
-        "closure_rotation_sigma": 1e-6,
-    }
+    exact = {"closure_translation_sigma": 1e-6, "closure_rotation_sigma": 1e-6}
     for seed in range(60):
-        graph = driven(drifting(truth, seed), **quiet)
+        graph = driven(drifting(truth, seed), **PAPER_NOISE, **exact)
         z = relative(truth[1], truth[31]) @ noise(rng, 0.1, 0.02, False)
         values.append(graph.add_closure(closure(31, 1, z)).chi2)
     assert 4.5 < np.mean(values) < 7.5  # 6 +- 3.3 sigma of the mean of 60
@@ -387,7 +409,7 @@ def test_kitti_with_the_odometry_noise_of_the_paper(mode, closure_model, bound):
     truth = kitti(count=1135, every=4)
     rng = np.random.default_rng(0)
     odometry = drifting(truth, seed=0, planar=mode == "se2")
-    graph = make_graph(mode=mode, closure_model=closure_model)
+    graph = make_graph(mode=mode, closure_model=closure_model, **PAPER_NOISE)
     verified = 0
     for i, pose in enumerate(odometry):
         graph.add_keyframe(keyframe(i, pose))
