@@ -11,6 +11,7 @@ import numpy as np
 from evo.core.geometry import GeometryException
 from evo.core.metrics import APE, PoseRelation
 from evo.core.trajectory import PoseTrajectory3D
+from numpy.typing import NDArray
 
 from vpr.geometry import PoseTrack, PoseUnavailable, quaternion_of
 from vpr.records import Pose
@@ -28,7 +29,7 @@ class StampedPoses:
     poses: tuple[Pose, ...]
 
     @property
-    def positions(self) -> np.ndarray:
+    def positions(self) -> NDArray[np.float64]:
         """(N, 3) metres."""
         return np.array([pose[:3, 3] for pose in self.poses]).reshape(-1, 3)
 
