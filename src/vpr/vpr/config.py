@@ -201,6 +201,7 @@ class LoopClosureConfig(ImageInput):
     assumed_scale_noise: Fraction
     weak_translation: Positive
     weak_rotation: Positive
+    gps_tolerance: NonNegative
     drift_translation: NonNegative
     drift_translation_floor: Positive
     drift_rotation: NonNegative

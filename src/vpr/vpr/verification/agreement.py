@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pymap3d
 
 from vpr.config import LoopClosureConfig
 from vpr.geometry import inverse, relative, rotation_angle, translation_norm
@@ -55,6 +56,23 @@ def contradicts_odometry(sighting: Sighting, config: LoopClosureConfig) -> str:
             f"explains {np.degrees(allowed_turn):.0f}"
         )
     return ""
+
+
+def contradicts_gps(sighting: Sighting, config: LoopClosureConfig) -> str:
+    """Why two GPS fixes cannot be of one place, in words; empty when they can, or are missing."""
+    query, reference = sighting.query.fix, sighting.reference.fix
+    if query is None or reference is None:
+        return ""
+    origin = (reference.latitude, reference.longitude, reference.altitude)
+    east, north, _ = pymap3d.geodetic2enu(query.latitude, query.longitude, query.altitude, *origin)
+    apart = float(np.hypot(east, north))
+    allowed = config.max_translation + config.gps_tolerance
+    for fix in (query, reference):
+        if fix.covariance is not None:
+            allowed += 3.0 * float(np.sqrt(max(fix.covariance[0, 0], fix.covariance[1, 1])))
+    if apart <= allowed:
+        return ""
+    return f"GPS puts it {apart:.0f} m away, {allowed:.0f} m at most are its own error"
 
 
 def agree(a: Sighting, b: Sighting, config: LoopClosureConfig) -> bool:

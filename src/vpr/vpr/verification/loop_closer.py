@@ -30,7 +30,7 @@ from vpr.records import (
     PlaceMatch,
     PlaceMatches,
 )
-from vpr.verification.agreement import Sighting, agree, contradicts_odometry
+from vpr.verification.agreement import Sighting, agree, contradicts_gps, contradicts_odometry
 from vpr.verification.features import Depth, LocalFeatures, OrbFeatures
 from vpr.verification.landmarks import Landmarks, camera_step, from_depth, triangulated
 from vpr.verification.relative_pose import RelativePose, metric_pose, weak_pose
@@ -177,6 +177,8 @@ class LoopCloser:
         )
         if contradiction := contradicts_odometry(sighting, self.config):
             raise _Refused("contradicts_odometry", contradiction, views.inliers)
+        if contradiction := contradicts_gps(sighting, self.config):
+            raise _Refused("contradicts_gps", contradiction, views.inliers)
         closure = self._closure(
             matches,
             match,
