@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
+
 from vpr.evaluation.closures import (
     closure_figures,
     same_place,

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from evo.tools.file_interface import read_tum_trajectory_file
 from scipy.spatial.transform import Rotation
+
 from vpr.evaluation.trajectory import (
     StampedPoses,
     TrajectoryError,

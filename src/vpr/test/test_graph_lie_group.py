@@ -3,6 +3,7 @@
 import gtsam
 import numpy as np
 import pytest
+
 from vpr.geometry import pose_from_quaternion, pose_from_xy_yaw
 from vpr.graph.lie_group import lie_group
 

@@ -10,6 +10,7 @@ import pymap3d
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from vpr.config import GpsImageSyncConfig
 from vpr.geometry import pose_from_xy_yaw
 from vpr.records import GpsFix
