@@ -185,7 +185,11 @@ class LoopClosureConfig(ImageInput):
     feature_max_width: int = Field(ge=64, le=4096)
     match_ratio: Annotated[float, Field(gt=0.0, le=1.0)]
     match_max_distance: int = Field(ge=1, le=256)
+    match_max_turn: Annotated[float, Field(gt=0.0, le=3.15)]
+    match_max_scale: Annotated[float, Field(gt=1.0, le=20.0)]
     inlier_threshold: Annotated[float, Field(gt=0.0, le=20.0)]
+    layout_tolerance: Positive
+    min_aligned: int = Field(ge=3, le=5000)
     min_inliers: int = Field(ge=8, le=5000)
     min_inlier_share: Fraction
     min_inlier_coverage: Fraction

@@ -25,7 +25,9 @@ KEYPOINTS_PER_CELL = 6
 ORB_SCALE_FACTOR = 1.2
 ORB_LEVELS = 8
 ORB_EDGE = 19  # px, ORB's own patch radius with margin
-LENS_BLACK = 16  # grey value; what lies outside a fisheye's image circle is darker than this
+LENS_WIDTH = 160  # px; a lens's image circle is looked for at this width
+LENS_DARK = 0.45  # of the mean grey value; the rim of an image circle is darker than this
+LENS_MARGIN = 10  # px at that width; the rim's own gradient and half of ORB's patch
 DEPTH_EDGE = 0.05  # depths around a keypoint that differ by more than 5 % are a silhouette
 
 
@@ -39,7 +41,8 @@ class LocalFeatures:
 
     Attributes:
         pixels: (N, 2) float32, in the undistorted image of ``camera``'s matrix.
-        sizes: (N,) float32, pyramid scale of each keypoint, >= 1; its location noise grows with it.
+        sizes: (N,) float32, pyramid scale of each keypoint, >= 1.
+        angles: (N,) float32, orientation of each keypoint in the image, degrees 0..360.
         descriptors: (N, 32) uint8, 256 bits each.
         depths: (N,) float32, metres along the optical axis; NaN where unknown.
         camera: the pinhole model of the image; its distortion is zero.
@@ -47,6 +50,7 @@ class LocalFeatures:
 
     pixels: NDArray[np.float32]
     sizes: NDArray[np.float32]
+    angles: NDArray[np.float32]
     descriptors: NDArray[np.uint8]
     depths: NDArray[np.float32]
     camera: CameraModel = field(repr=False)
@@ -57,7 +61,7 @@ class LocalFeatures:
     @property
     def nbytes(self) -> int:
         """Bytes held, without the camera model."""
-        arrays = (self.pixels, self.sizes, self.descriptors, self.depths)
+        arrays = (self.pixels, self.sizes, self.angles, self.descriptors, self.depths)
         return sum(array.nbytes for array in arrays)
 
     @cached_property
@@ -112,6 +116,7 @@ class OrbFeatures:
         return LocalFeatures(
             pixels=_undistorted(pixels, camera),
             sizes=(ORB_SCALE_FACTOR**octaves).astype(np.float32),
+            angles=np.array([keypoint.angle for keypoint in keypoints], dtype=np.float32),
             descriptors=descriptors,
             depths=sampled_depths(depth, pixels, camera, self.config.depth_scale),
             camera=replace(camera, distortion=np.zeros(5)),
@@ -172,22 +177,34 @@ def fitted_camera(camera: CameraModel, width: int, height: int) -> CameraModel:
 
 
 def lens_mask(grey: Image) -> NDArray[np.uint8] | None:
-    """Mask of the image circle where black corners show a fisheye's; None for other lenses.
+    """Mask (H, W) of a fisheye's image circle, 255 inside; None for lenses without one.
 
-    The circle's rim stands still in every image and would match itself anywhere.
+    The rim stands still in every image and would match itself at any place. It is taken for one
+    where dark corners bound a bright convex area.
     """
-    corners = grey[[0, 0, -1, -1], [0, -1, 0, -1]]
-    if corners.max() >= LENS_BLACK:
+    height, width = grey.shape
+    size = (LENS_WIDTH, max(round(height * LENS_WIDTH / width), 4))
+    small = cv2.blur(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), (3, 3))
+    dark = (small < LENS_DARK * small.mean()).astype(np.uint8)
+    corners = ([0, 0, -1, -1], [0, -1, 0, -1])
+    if np.count_nonzero(dark[corners]) < 3:
         return None
-    dark = (grey < LENS_BLACK).astype(np.uint8)
     _, labels = cv2.connectedComponents(dark, connectivity=4)
-    outside = np.isin(labels, labels[[0, 0, -1, -1], [0, -1, 0, -1]])
-    share = outside.mean()
-    if not 0.03 < share < 0.5:  # a dark scene, not a lens
+    outside = np.isin(labels, labels[corners][dark[corners] > 0])
+    if not 0.08 < outside.mean() < 0.5:
         return None
-    margin = 2 * ORB_EDGE + 1
-    inside = (~outside).astype(np.uint8) * 255
-    return np.asarray(cv2.erode(inside, np.ones((margin, margin), np.uint8)), dtype=np.uint8)
+    outlines, _ = cv2.findContours(
+        (~outside).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
+    )
+    outline = max(outlines, key=cv2.contourArea)
+    hull = cv2.convexHull(outline)
+    if cv2.contourArea(outline) < 0.93 * cv2.contourArea(hull):
+        return None  # shadows around something that is no circle
+    circle = cv2.fillConvexPoly(np.zeros(small.shape, np.uint8), hull, (255,))
+    kernel = np.ones((2 * LENS_MARGIN - 1, 2 * LENS_MARGIN - 1), np.uint8)
+    # the image may cut the circle at its top and bottom: nothing is eroded from there
+    circle = cv2.erode(circle, kernel, borderType=cv2.BORDER_REPLICATE)
+    return np.asarray(cv2.resize(circle, (width, height), interpolation=cv2.INTER_NEAREST))
 
 
 def _points(keypoints: Sequence[cv2.KeyPoint]) -> NDArray[np.float32]:

@@ -210,6 +210,13 @@ class LoopCloser:
                 f"{config.min_inliers} needed",
                 views.inliers,
             )
+        if views.aligned < config.min_aligned:
+            raise _Refused(
+                "layout",
+                f"{views.inliers} matches agree with one motion, but only {views.aligned} keep "
+                f"their layout, {config.min_aligned} needed",
+                views.inliers,
+            )
         if views.share < config.min_inlier_share:
             raise _Refused(
                 "inlier_share",

@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 FURTHEST = 257  # bits; more than any two descriptors of 256 bits can differ by
 
 
-@intrinsic
-def _bit_count(typing_context: Any, word: Any) -> Any:  # called with the word alone
-    """The processor's own population count, which numba does not expose."""
-    del typing_context
+def _population_count(_typing_context: Any, _word: Any) -> Any:
+    """Signature and code of a bit count of one word."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.ctpop(arguments[0])
 
     return uint64(uint64), generate
+
+
+_bit_count: Any = intrinsic(_population_count)  # the processor's own, which numba does not expose
 
 
 @njit(cache=True, nogil=True)
@@ -60,7 +61,7 @@ def _nearest(
 def match_descriptors(
     a: NDArray[np.uint8], b: NDArray[np.uint8], ratio: float, max_distance: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices into a and b of mutual nearest neighbours.
+    """Indices into a and b of mutual nearest neighbours, the most distinctive pair first.
 
     Args:
         a: (N, 32) uint8 descriptors.
@@ -75,4 +76,5 @@ def match_descriptors(
     nearest, best, second, back = _nearest(words_a, words_b)
     good = (back[nearest] == np.arange(len(a))) & (best <= max_distance) & (best < ratio * second)
     index = np.flatnonzero(good)
+    index = index[np.argsort(best[index] / np.maximum(second[index], 1), kind="stable")]
     return index, nearest[index].astype(np.int64)

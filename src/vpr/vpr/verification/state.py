@@ -22,7 +22,7 @@ ROW_ARRAYS = (
     "scale_sigmas",
     "kinds",
 )
-FEATURE_ARRAYS = ("pixels", "sizes", "descriptors", "depths", "points")
+FEATURE_ARRAYS = ("pixels", "sizes", "angles", "descriptors", "depths", "points")
 NO_LANDMARKS, TRIANGULATED, MEASURED = 0, 1, 2
 Restored = tuple[Keyframe, LocalFeatures | None, Landmarks | None, float]
 
@@ -61,6 +61,7 @@ def pack_features(
         "scale_sigmas": np.array([0.0 if k is None else k.scale_sigma for k in landmarks]),
         "pixels": _joined([f.pixels for f in present], (0, 2), np.float32),
         "sizes": _joined([f.sizes for f in present], (0,), np.float32),
+        "angles": _joined([f.angles for f in present], (0,), np.float32),
         "descriptors": _joined([f.descriptors for f in present], (0, 32), np.uint8),
         "depths": _joined([f.depths for f in present], (0,), np.float32),
         "points": _joined(points, (0, 3), np.float32),
@@ -100,6 +101,7 @@ def unpack_features(
             features = LocalFeatures(
                 np.array(arrays["pixels"][part]),
                 np.array(arrays["sizes"][part]),
+                np.array(arrays["angles"][part]),
                 np.array(arrays["descriptors"][part]),
                 np.array(arrays["depths"][part]),
                 camera,

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from vpr.config import LoopClosureConfig
-from vpr.verification.features import LocalFeatures
+from vpr.verification.features import REFERENCE_WIDTH, LocalFeatures
 from vpr.verification.matching import match_descriptors
 
 COVERAGE_GRID = (8, 6)  # cells across and down
-RANSAC_CONFIDENCE = 0.9999
-RANSAC_ITERATIONS = 2000
+RANSAC_CONFIDENCE = 0.999
+RANSAC_ITERATIONS = 500  # enough for a third of inliers; more false matches are filtered before
+ROTATION_BINS = 36
+LAYOUT_ITERATIONS = 200
 MIN_SAMPLE = 8  # matches; fewer always fit some fundamental matrix
 
 
@@ -25,6 +28,8 @@ class TwoView:
     Attributes:
         matches: how many features were matched at all.
         query, reference: (M,) indices of the M inliers in the features of each view.
+        aligned: how many inliers one affine map carries to within ``layout_tolerance``. Places
+            seen again from nearby keep their layout; chance matches along epipolar lines do not.
         coverage: share of the query image's cells that hold an inlier, 0..1.
         view_scale: how much larger the inliers' pattern is in the query than in the reference.
     """
@@ -32,6 +37,7 @@ class TwoView:
     matches: int
     query: NDArray[np.int64]
     reference: NDArray[np.int64]
+    aligned: int
     coverage: float
     view_scale: float
 
@@ -52,21 +58,69 @@ def match_views(
     """Match two views and keep what agrees with one epipolar geometry.
 
     The essential matrix is used where both cameras are calibrated, the fundamental matrix where
-    a field of view is only assumed. MAGSAC++ (Barath et al., CVPR 2020) with a fixed seed: the
-    same views give the same answer.
+    a field of view is only assumed. Scored by MAGSAC++ (Barath et al., CVPR 2020) on samples in
+    PROSAC's order (Chum and Matas, CVPR 2005), with a fixed seed: the same views give the same
+    answer.
     """
     rows, columns = match_descriptors(
         query.descriptors, reference.descriptors, config.match_ratio, config.match_max_distance
     )
+    same_way_up = _turned_alike(query, reference, rows, columns, config)
+    rows, columns = rows[same_way_up], columns[same_way_up]
     kept = _epipolar_inliers(query, reference, rows, columns, config)
     inlier_rows, inlier_columns = rows[kept], columns[kept]
     return TwoView(
         matches=len(rows),
         query=inlier_rows,
         reference=inlier_columns,
+        aligned=_aligned(query.rays[inlier_rows], reference.rays[inlier_columns], query, config),
         coverage=_coverage(query, inlier_rows),
         view_scale=_view_scale(query.rays[inlier_rows], reference.rays[inlier_columns]),
     )
+
+
+def _turned_alike(
+    query: LocalFeatures,
+    reference: LocalFeatures,
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    config: LoopClosureConfig,
+) -> NDArray[np.bool_]:
+    """(M,) matches whose keypoints turned with the camera and look about equally large.
+
+    The camera's roll shows as the commonest turn of the keypoints, as in ORB-SLAM (Mur-Artal et
+    al., T-RO 2015).
+    """
+    if len(rows) == 0:
+        return np.zeros(0, bool)
+    turns = (query.angles[rows] - reference.angles[columns]) % 360.0
+    width = 360.0 / ROTATION_BINS
+    counts = np.bincount((turns // width).astype(int) % ROTATION_BINS, minlength=ROTATION_BINS)
+    smooth = 2 * counts + np.roll(counts, 1) + np.roll(counts, -1)
+    roll = (np.argmax(smooth) + 0.5) * width
+    off = np.abs((turns - roll + 180.0) % 360.0 - 180.0)
+    growth = query.sizes[rows] / reference.sizes[columns]
+    limit = config.match_max_scale
+    alike = (growth < limit) & (growth > 1.0 / limit)
+    return np.asarray((off <= np.degrees(config.match_max_turn)) & alike)
+
+
+def _aligned(
+    query: NDArray[np.float64],
+    reference: NDArray[np.float64],
+    features: LocalFeatures,
+    config: LoopClosureConfig,
+) -> int:
+    if len(query) < MIN_SAMPLE:
+        return 0
+    _, mask = cv2.estimateAffine2D(
+        reference / features.unit,
+        query / features.unit,
+        method=cv2.RANSAC,
+        ransacReprojThreshold=config.layout_tolerance,
+        maxIters=LAYOUT_ITERATIONS,
+    )
+    return 0 if mask is None else int(np.count_nonzero(mask))
 
 
 def _epipolar_inliers(
@@ -76,34 +130,55 @@ def _epipolar_inliers(
     columns: NDArray[np.int64],
     config: LoopClosureConfig,
 ) -> NDArray[np.bool_]:
-    if len(rows) < MIN_SAMPLE:
-        return np.zeros(len(rows), bool)
-    threshold = config.inlier_threshold
-    if query.camera.assumed or reference.camera.assumed:
-        scale = np.array([q.camera.width for q in (reference, query)]) / 640.0
-        _, mask = cv2.findFundamentalMat(
-            reference.pixels[columns] / scale[0],
-            query.pixels[rows] / scale[1],
-            cv2.USAC_MAGSAC,
-            threshold,
-            RANSAC_CONFIDENCE,
-            RANSAC_ITERATIONS,
-        )
-    else:
-        unit = max(query.unit, reference.unit)
-        _, mask = cv2.findEssentialMat(
-            reference.rays[columns],
-            query.rays[rows],
-            focal=1.0,
-            pp=(0.0, 0.0),
-            method=cv2.USAC_MAGSAC,
-            prob=RANSAC_CONFIDENCE,
-            threshold=threshold * unit,
-            maxIters=RANSAC_ITERATIONS,
-        )
-    if mask is None:
-        return np.zeros(len(rows), bool)
-    return np.asarray(mask.ravel() > 0)
+    """(M,) matches that agree with one fundamental or essential matrix."""
+    none = np.zeros(len(rows), bool)
+    if len(rows) < max(MIN_SAMPLE, config.min_inliers):  # can't be enough, whatever the motion
+        return none
+    try:
+        if query.camera.assumed or reference.camera.assumed:
+            mask = _fundamental_mask(
+                query.pixels[rows] * (REFERENCE_WIDTH / query.camera.width),
+                reference.pixels[columns] * (REFERENCE_WIDTH / reference.camera.width),
+                config.inlier_threshold,
+            )
+        else:
+            unit = max(query.unit, reference.unit)
+            mask = _essential_mask(
+                query.rays[rows], reference.rays[columns], config.inlier_threshold * unit
+            )
+    except cv2.error:  # OpenCV's last polish asserts that a model was found; here none was
+        return none
+    return none if mask is None else np.asarray(mask.ravel() > 0)
+
+
+def _fundamental_mask(
+    query: NDArray[np.float64], reference: NDArray[np.float64], threshold: float
+) -> Any:
+    _, mask = cv2.findFundamentalMat(
+        reference,
+        query,
+        cv2.USAC_MAGSAC,
+        threshold,
+        RANSAC_CONFIDENCE,
+        RANSAC_ITERATIONS,
+    )
+    return mask
+
+
+def _essential_mask(
+    query: NDArray[np.float64], reference: NDArray[np.float64], threshold: float
+) -> Any:
+    _, mask = cv2.findEssentialMat(
+        reference,
+        query,
+        focal=1.0,
+        pp=(0.0, 0.0),
+        method=cv2.USAC_MAGSAC,
+        prob=RANSAC_CONFIDENCE,
+        threshold=threshold,
+        maxIters=RANSAC_ITERATIONS,
+    )
+    return mask
 
 
 def _coverage(features: LocalFeatures, rows: NDArray[np.int64]) -> float:
