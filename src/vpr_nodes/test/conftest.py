@@ -53,6 +53,7 @@ class Probe:
             publisher = self.node.create_publisher(message_type, topic, 100)
             self._publishers[topic] = publisher
             self.until(lambda: publisher.get_subscription_count() > 0)
+            self.spin(0.5)  # the other side discovers on its own: best effort loses until then
         return self._publishers[topic]
 
     def spin(self, seconds: float) -> None:

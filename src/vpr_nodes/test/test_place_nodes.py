@@ -1,0 +1,227 @@
+"""sequence_matching and pose_graph: sessions, missing and bad odometry, closures, maps."""
+
+import numpy as np
+import pytest
+from conftest import LATCHED
+from geometry_msgs.msg import TransformStamped
+from nav_msgs.msg import Odometry, Path
+from vpr_interfaces.msg import Descriptor, Keyframe, LoopClosure, PlaceMatches, PoseGraph
+from vpr_interfaces.srv import LoadMap, SaveMap
+
+SECOND = 10**9
+
+
+def stamp(header, nanoseconds):
+    header.stamp.sec, header.stamp.nanosec = nanoseconds // SECOND, nanoseconds % SECOND
+
+
+def odometry(nanoseconds, x):
+    message = Odometry()
+    stamp(message.header, nanoseconds)
+    message.header.frame_id = "odom"
+    message.pose.pose.position.x = float(x)
+    message.pose.pose.orientation.w = 1.0
+    return message
+
+
+def descriptor(nanoseconds, place, model="net@1"):
+    values = np.random.default_rng(place).standard_normal(64).astype(np.float32)
+    message = Descriptor(model=model, data=(values / np.linalg.norm(values)).tolist())
+    stamp(message.header, nanoseconds)
+    return message
+
+
+def keyframe(identity, nanoseconds, x, session=0):
+    message = Keyframe(id=identity, session=session, has_odometry=True)
+    stamp(message.header, nanoseconds)
+    message.odometry.pose.position.x = float(x)
+    message.odometry.pose.orientation.w = 1.0
+    message.descriptor = descriptor(nanoseconds, identity)
+    return message
+
+
+def closure(query, reference, x, state=LoopClosure.VERIFIED):
+    message = LoopClosure(
+        query_id=query, reference_id=reference, state=state, has_relative_pose=True
+    )
+    message.relative_pose.pose.position.x = float(x)
+    message.relative_pose.pose.orientation.w = 1.0
+    message.relative_pose.covariance = np.diag([0.01] * 3 + [0.001] * 3).ravel().tolist()
+    return message
+
+
+def everybody_listens(probe):
+    """loop_closure, pose_graph and the probe hear keyframes, and the two senders are heard."""
+    probe.until(
+        lambda: probe.node.count_subscribers("/keyframe") == 3
+        and probe.node.count_subscribers("/descriptor") == 1
+        and probe.node.count_subscribers("/odometry") == 2
+    )
+    probe.spin(0.5)
+
+
+def test_odometry_is_interpolated_to_the_image_and_slow_frames_are_skipped(probe, nodes):
+    nodes.start("sequence_matching", keyframe_translation=0.5)
+    keyframes = probe.hear(Keyframe, "keyframe")
+    pose = probe.publisher(Odometry, "odometry")
+    seen = probe.publisher(Descriptor, "descriptor")
+    for i in range(5):  # 1 m/s, odometry every 0.2 s
+        pose.publish(odometry(SECOND + i * SECOND // 5, 0.2 * i))
+    seen.publish(descriptor(SECOND + SECOND // 10, 0))  # half way between two poses
+    seen.publish(descriptor(SECOND + SECOND // 5, 1))  # 0.1 m later: too close
+    seen.publish(descriptor(SECOND + 7 * SECOND // 10, 2))
+    probe.until(lambda: len(keyframes) == 2)
+    assert keyframes[0].has_odometry
+    assert keyframes[0].odometry.pose.position.x == pytest.approx(0.1)
+    assert keyframes[1].odometry.pose.position.x == pytest.approx(0.7)
+    assert [k.id for k in keyframes] == [0, 1]
+
+
+def test_without_odometry_every_frame_is_kept_and_diagnostics_say_so(probe, nodes):
+    nodes.start("sequence_matching")
+    keyframes = probe.hear(Keyframe, "keyframe")
+    matches = probe.hear(PlaceMatches, "matches")
+    seen = probe.publisher(Descriptor, "descriptor")
+    for i in range(4):
+        seen.publish(descriptor(SECOND * (i + 1), i))
+    probe.until(lambda: len(keyframes) == 4 and len(matches) == 4)
+    assert not any(k.has_odometry for k in keyframes)
+    assert "no loop" in matches[-1].explanation
+    probe.until(
+        lambda: "odometry never received" in probe.status("sequence_matching").get("message", "")
+    )
+
+
+def test_a_bag_that_loops_begins_a_new_session_and_loses_nothing(probe, nodes):
+    nodes.start("sequence_matching", exclude_recent_time=0.0, exclude_recent_keyframes=0)
+    keyframes = probe.hear(Keyframe, "keyframe")
+    matches = probe.hear(PlaceMatches, "matches")
+    seen = probe.publisher(Descriptor, "descriptor")
+    for _ in range(2):
+        for i in range(12):
+            seen.publish(descriptor(100 * SECOND + i * SECOND, i))
+    probe.until(lambda: len(keyframes) == 24 and len(matches) == 24)
+    assert [k.session for k in keyframes] == [0] * 12 + [1] * 12
+    assert [k.id for k in keyframes] == list(range(24))
+    best = matches[-1].candidates[0]
+    assert (best.reference_id, best.reference_session) == (11, 0)
+
+
+def test_bad_descriptors_and_odometry_are_counted_and_explained(probe, nodes):
+    child = nodes.start("sequence_matching")
+    keyframes = probe.hear(Keyframe, "keyframe")
+    seen = probe.publisher(Descriptor, "descriptor")
+    pose = probe.publisher(Odometry, "odometry")
+    seen.publish(descriptor(SECOND, 0))
+    probe.until(lambda: len(keyframes) == 1)
+    pose.publish(odometry(SECOND, float("nan")))
+    seen.publish(descriptor(2 * SECOND, 1, model="other@2"))
+    broken = descriptor(3 * SECOND, 2)
+    broken.data[0] = float("nan")
+    seen.publish(broken)
+    seen.publish(descriptor(4 * SECOND, 3))
+    probe.until(lambda: len(keyframes) == 2)
+    probe.until(lambda: probe.status("sequence_matching").get("dropped DescriptorError") == "2")
+    assert probe.status("sequence_matching")["dropped ValueError"] == "1"
+    assert child.poll() is None
+
+
+def test_a_closure_bends_the_path_and_moves_map_to_odom(probe, nodes):
+    nodes.start("pose_graph", publish_period=0.05)
+    paths = probe.hear(Path, "path", LATCHED)
+    graphs = probe.hear(PoseGraph, "graph", LATCHED)
+    corrections = probe.hear(TransformStamped, "map_to_odom")
+    frames = probe.publisher(Keyframe, "keyframe")
+    closures = probe.publisher(LoopClosure, "loop_closures")
+    # a closure that arrives before its keyframes is kept for them
+    closures.publish(closure(10, 0, 9.5))
+    for i in range(11):
+        frames.publish(keyframe(i, SECOND * (i + 1), i))
+    probe.until(lambda: any(e.kind == e.CLOSURE for g in graphs[-1:] for e in g.edges))
+    assert len(graphs[-1].nodes) == 11
+    assert graphs[-1].nodes[10].pose.position.x < 9.9
+    assert corrections[-1].header.frame_id == "map"
+    assert corrections[-1].child_frame_id == "odom"
+    assert corrections[-1].transform.translation.x < -0.1
+    probe.until(lambda: len(paths[-1].poses) == 11)
+    assert paths[-1].poses[0].header.frame_id == "map"
+
+
+def test_rejected_and_contradicting_closures_leave_the_path_alone(probe, nodes):
+    nodes.start("pose_graph", publish_period=0.05)
+    graphs = probe.hear(PoseGraph, "graph", LATCHED)
+    frames = probe.publisher(Keyframe, "keyframe")
+    closures = probe.publisher(LoopClosure, "loop_closures")
+    for i in range(11):
+        frames.publish(keyframe(i, SECOND * (i + 1), i))
+    probe.until(lambda: bool(graphs) and len(graphs[-1].nodes) == 11)
+    closures.publish(closure(9, 0, 3.0, LoopClosure.REJECTED))
+    closures.publish(closure(10, 0, -80.0))
+    probe.until(lambda: any(e.kind == e.REJECTED_CLOSURE for e in graphs[-1].edges))
+    refused = [e for e in graphs[-1].edges if e.kind == e.REJECTED_CLOSURE]
+    assert len(refused) == 1
+    assert "contradicts" in refused[0].reason
+    assert graphs[-1].nodes[10].pose.position.x == pytest.approx(10.0, abs=0.05)
+
+
+def test_a_map_is_saved_loaded_and_a_new_drive_finds_its_place_in_it(probe, nodes, tmp_path):
+    folder = str(tmp_path / "map")
+    suite = ("sequence_matching", "loop_closure", "pose_graph")
+    first = [nodes.start(name, publish_period=0.05) if name == "pose_graph" else nodes.start(name)
+             for name in suite]  # fmt: skip
+    keyframes = probe.hear(Keyframe, "keyframe")
+    graphs = probe.hear(PoseGraph, "graph", LATCHED)
+    seen = probe.publisher(Descriptor, "descriptor")
+    pose = probe.publisher(Odometry, "odometry")
+    everybody_listens(probe)
+    for i in range(12):
+        pose.publish(odometry(SECOND * (i + 1), i))
+        seen.publish(descriptor(SECOND * (i + 1), i))
+    probe.until(lambda: bool(graphs) and len(graphs[-1].nodes) == 12)
+    answer = probe.call(SaveMap, "save_map", SaveMap.Request(path=folder))
+    assert answer.ok, answer.message
+    assert answer.keyframes == 12
+    for child in first:
+        child.terminate()
+        child.wait(10)
+
+    graphs.clear()
+    keyframes.clear()
+    for name in suite:
+        extra = {"publish_period": 0.05} if name == "pose_graph" else {}
+        nodes.start(name, map=folder, **extra)
+    everybody_listens(probe)
+    matches = probe.hear(PlaceMatches, "matches")
+    for i in range(8):
+        pose.publish(odometry(1000 * SECOND + SECOND * i, 100 + i))
+        seen.publish(descriptor(1000 * SECOND + SECOND * i, i))
+    probe.until(lambda: len(keyframes) == 8 and len(matches) == 8)
+    assert (keyframes[0].id, keyframes[0].session) == (12, 1)
+    assert matches[-1].candidates[0].reference_id == 7
+    probe.until(lambda: bool(graphs) and len(graphs[-1].nodes) == 20)
+    assert not graphs[-1].nodes[-1].anchored
+    message = closure(19, 7, 0.5)
+    message.query_session = 1
+    probe.publisher(LoopClosure, "loop_closures").publish(message)
+    probe.until(lambda: graphs[-1].nodes[-1].anchored)
+    assert graphs[-1].nodes[-1].pose.position.x == pytest.approx(7.5, abs=0.1)
+
+
+def test_a_damaged_map_is_refused_in_words(probe, nodes, tmp_path):
+    nodes.start("pose_graph")
+    (tmp_path / "manifest.json").write_text("{}")
+    for path, said in ((tmp_path, "not the manifest"), (tmp_path / "none", "not a map")):
+        answer = probe.call(LoadMap, "load_map", LoadMap.Request(path=str(path)))
+        assert not answer.ok
+        assert said in answer.message
+    child = nodes.start("sequence_matching", map=str(tmp_path))
+    output, _ = child.communicate(timeout=40)
+    assert child.returncode == 2
+    assert "manifest" in output
+
+
+def test_saving_without_the_other_nodes_says_which_is_missing(probe, nodes, tmp_path):
+    nodes.start("pose_graph")
+    answer = probe.call(SaveMap, "save_map", SaveMap.Request(path=str(tmp_path / "map")))
+    assert not answer.ok
+    assert "sequence_matching node is not running" in answer.message
