@@ -57,7 +57,7 @@ def everybody_listens(probe):
         and probe.node.count_subscribers("/descriptor") == 1
         and probe.node.count_subscribers("/odometry") == 2
     )
-    probe.spin(0.5)
+    probe.spin(2.0)  # until the nodes have found each other too, which the probe cannot see
 
 
 def test_odometry_is_interpolated_to_the_image_and_slow_frames_are_skipped(probe, nodes):

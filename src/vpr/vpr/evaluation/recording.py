@@ -158,8 +158,6 @@ def read_run(path: Path) -> Run:
             closure = _closure(message)
             closures[closure.query_id, closure.reference_id] = closure
             _first(run, "loop_closures", closure.query_stamp_ns, arrival)
-        for arrival, message in _messages(bag, "map_to_odom"):
-            _first(run, "map_to_odom", header_stamp_ns(message), arrival)
         _read_graph(run, bag)
         _read_diagnostics(run, bag)
     run.closures.extend(closures.values())

@@ -38,7 +38,6 @@ LATENCY_TOPICS = {  # node -> the topic whose first message about an image is it
     "embedding": "descriptor",
     "sequence_matching": "matches",
     "loop_closure": "loop_closures",
-    "pose_graph": "map_to_odom",
 }
 PAIRS_SHOWN = 6  # of each verdict
 WARM_UP = 20  # images; first calls of a network and of caches are not the running latency

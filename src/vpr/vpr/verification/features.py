@@ -27,7 +27,8 @@ ORB_LEVELS = 8
 ORB_EDGE = 19  # px, ORB's own patch radius with margin
 LENS_WIDTH = 160  # px; a lens's image circle is looked for at this width
 LENS_DARK = 0.45  # of the mean grey value; the rim of an image circle is darker than this
-LENS_MARGIN = 10  # px at that width; the rim's own gradient and half of ORB's patch
+LENS_MARGIN = 5  # px at that width; the rim's own gradient and most of ORB's patch
+LENS_ROUND = 3.0  # px at that width; how far a rim may be from a circle
 DEPTH_EDGE = 0.05  # depths around a keypoint that differ by more than 5 % are a silhouette
 
 
@@ -200,11 +201,32 @@ def lens_mask(grey: Image) -> NDArray[np.uint8] | None:
     hull = cv2.convexHull(outline)
     if cv2.contourArea(outline) < 0.93 * cv2.contourArea(hull):
         return None  # shadows around something that is no circle
-    circle = cv2.fillConvexPoly(np.zeros(small.shape, np.uint8), hull, (255,))
-    kernel = np.ones((2 * LENS_MARGIN - 1, 2 * LENS_MARGIN - 1), np.uint8)
-    # the image may cut the circle at its top and bottom: nothing is eroded from there
-    circle = cv2.erode(circle, kernel, borderType=cv2.BORDER_REPLICATE)
-    return np.asarray(cv2.resize(circle, (width, height), interpolation=cv2.INTER_NEAREST))
+    circle = _circle_through(hull.reshape(-1, 2), size)
+    if circle is None:
+        return None
+    centre_x, centre_y, radius = circle
+    across, down = np.meshgrid(np.arange(width), np.arange(height))
+    scale = width / size[0]
+    distance = np.hypot(across / scale - centre_x, down / scale - centre_y)
+    return np.asarray(np.where(distance < radius - LENS_MARGIN, 255, 0), dtype=np.uint8)
+
+
+def _circle_through(
+    outline: NDArray[np.int32], size: tuple[int, int]
+) -> tuple[float, float, float] | None:
+    """Centre and radius of the circle that an outline is, where the image does not cut it."""
+    last = np.array(size) - 2
+    free = outline[((outline > 1) & (outline < last)).all(axis=1)].astype(np.float64)
+    if len(free) < 8:
+        return None
+    # x^2 + y^2 = 2 a x + 2 b y + c is linear in its unknowns (Kasa 1976)
+    rows = np.column_stack([2.0 * free, np.ones(len(free))])
+    (a, b, c), *_ = np.linalg.lstsq(rows, (free**2).sum(axis=1), rcond=None)
+    radius = float(np.sqrt(max(c + a * a + b * b, 0.0)))
+    off = np.abs(np.linalg.norm(free - (a, b), axis=1) - radius)
+    if np.percentile(off, 90) > LENS_ROUND or not 0.2 < radius / size[0] < 0.8:
+        return None
+    return float(a), float(b), radius
 
 
 def _points(keypoints: Sequence[cv2.KeyPoint]) -> NDArray[np.float32]:
