@@ -24,7 +24,13 @@ from rich.table import Table
 
 from vpr.bags.folders import write_karlsruhe, write_seven_scenes, write_traverses
 from vpr.config import SequenceMatchingConfig
-from vpr.evaluation.places import evaluate_places, image_files
+from vpr.evaluation.places import (
+    embed_files,
+    image_files,
+    match_descriptors,
+    place_figures,
+    read_ground_truth,
+)
 from vpr.evaluation.recording import read_run, read_source
 from vpr.places.recognizer import PlaceRecognizer
 from vpr.records import ClosureState
@@ -134,13 +140,15 @@ def image_folders(data: Path | None, details: dict[str, Any]) -> list[Line]:
     lines, found = [], {}
     with tempfile.TemporaryDirectory() as scratch:
         for name, reference, query, truth, lengths in _pairs(data, Path(scratch)):
-            baseline = evaluate_places(reference, query, truth, 1, params_file=plain)
+            console.print(f"{name}")
+            files = (image_files(reference), image_files(query))
+            right = read_ground_truth(truth, len(files[1]), len(files[0]))
+            shipped = [embed_files(images) for images in files]
+            plainest = [embed_files(images, plain) for images in files]
             for length, wanted in lengths.items():
-                console.print(f"{name}, sequences of {length}")
-                ours = evaluate_places(reference, query, truth, length)
-                peer = baseline
-                if length > 1:
-                    peer = evaluate_places(reference, query, truth, length, params_file=plain)
+                config = SequenceMatchingConfig.from_file(sequence_length=length)
+                ours = place_figures(match_descriptors(*shipped, config), right)
+                peer = place_figures(match_descriptors(*plainest, config), right)
                 found[f"{name} {length}"] = {"ours": ours.to_json(), "plain": peer.to_json()}
                 frames = "single image" if length == 1 else f"{length} frames"
                 lines.append(
@@ -205,7 +213,7 @@ def real_bags(data: Path | None, out: Path, details: dict[str, Any]) -> list[Lin
     if data is None:
         return []
     bags = out / "bags"
-    bags.mkdir(exist_ok=True)
+    bags.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {}
     walks = {
         "corridor": (data / "corridor" / "ref", data / "corridor" / "query"),
@@ -273,7 +281,7 @@ def _traverse_closures(bag: Path, result: Path, references: int) -> dict[str, in
 def latency(out: Path, details: dict[str, Any]) -> list[Line]:
     """640x480 at 10 Hz through all nodes in separate processes."""
     bag = out / "bags" / "vga_10hz"
-    bag.parent.mkdir(exist_ok=True)
+    bag.parent.mkdir(parents=True, exist_ok=True)
     console.rule("640x480 at 10 Hz")
     config = SimulationConfig(image_width=640, image_height=480, image_rate=10, odometry_rate=30)
     record_drive(bag, SEEDS[0], config, overwrite=True)

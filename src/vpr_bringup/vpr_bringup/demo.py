@@ -21,6 +21,7 @@ from vpr_bringup.processes import NodeProcesses, NodeStopped, RosOptions
 REPOSITORY = Path(__file__).resolve().parents[3]
 IMAGE_LISTENERS = 5  # segmentation, embedding, loop_closure, gps_image_sync and the recorder
 START_PATIENCE = 60.0  # s until every node listens to the camera
+OVERTIME = 60.0  # s that playing may take longer than the bag on a busy machine
 DRAIN = 3.0  # s after the last image for the verdicts on it
 console = Console()
 
@@ -122,8 +123,11 @@ def _wait_for_the_end(nodes: NodeProcesses, seconds: float) -> None:
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console) as bar:
         bar.add_task(f"playing {seconds:.0f} s through the nodes")
+        deadline = time.monotonic() + seconds + START_PATIENCE + OVERTIME
         while nodes.running("bag_player"):
             nodes.check()
+            if time.monotonic() > deadline:
+                raise DemoError("the bag player did not come to its end; see logs/bag_player.log")
             time.sleep(0.2)
     nodes.check()
 

@@ -53,9 +53,11 @@ def closure(query, reference, x, state=LoopClosure.VERIFIED):
 def everybody_listens(probe):
     """loop_closure, pose_graph and the probe hear keyframes, and the two senders are heard."""
     probe.until(
-        lambda: probe.node.count_subscribers("/keyframe") == 3
-        and probe.node.count_subscribers("/descriptor") == 1
-        and probe.node.count_subscribers("/odometry") == 2
+        lambda: (
+            probe.node.count_subscribers("/keyframe") == 3
+            and probe.node.count_subscribers("/descriptor") == 1
+            and probe.node.count_subscribers("/odometry") == 2
+        )
     )
     probe.spin(2.0)  # until the nodes have found each other too, which the probe cannot see
 

@@ -15,7 +15,7 @@ import rclpy
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.utilities import remove_ros_args
 
-from vpr_nodes.vpr_node import VprNode
+from vpr_nodes.vpr_node import VprNode, leave
 
 SUITE = (
     "segmentation",
@@ -40,15 +40,16 @@ def main() -> None:
     parser.add_argument("--nodes", nargs="+", choices=SUITE, default=list(SUITE))
     names = parser.parse_args(remove_ros_args(sys.argv)[1:]).nodes
     nodes: list[VprNode] = []
+    refused = False
     try:
         rclpy.init()
         executor = MultiThreadedExecutor(num_threads=len(names))
         for name in names:
             nodes.append(node_class(name)())
             executor.add_node(nodes[-1])
-        if not all(node.autostart() for node in nodes):
-            sys.exit(2)
-        executor.spin()
+        refused = not all(node.autostart() for node in nodes)
+        if not refused:
+            executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
@@ -56,6 +57,8 @@ def main() -> None:
             for node in nodes:
                 node.finish()
             rclpy.try_shutdown()
+    if nodes:
+        leave(2 if refused else 0)
 
 
 if __name__ == "__main__":

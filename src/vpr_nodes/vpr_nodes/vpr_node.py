@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 import traceback
@@ -200,14 +201,14 @@ def run(
         until: the process also ends once this is true of the node; asked every ``poll`` seconds.
     """
     node: N | None = None
+    refused = False
     try:
         rclpy.init()
         node = node_class()
-        if not node.autostart():
-            sys.exit(2)
+        refused = not node.autostart()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        while rclpy.ok() and not until(node):
+        while rclpy.ok() and not refused and not until(node):
             executor.spin_once(timeout_sec=poll)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
@@ -216,5 +217,12 @@ def run(
             if node is not None:
                 node.finish()
             rclpy.try_shutdown()
-    if node is not None and node.start_error:
-        sys.exit(2)
+    if node is not None:
+        leave(2 if refused or node.start_error else 0)
+
+
+def leave(status: int) -> None:
+    """End the process at once: all is closed, and Fast DDS may wait for ever in its destructors."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

@@ -29,7 +29,7 @@ TRUTH_TOPIC = "/ground_truth"
 FIX_TOPIC = "/fix"
 
 START_NS = 1_700_000_000_000_000_000
-BETWEEN_TRAVERSES_NS = 60_000_000_000  # so that no place of one is recent in the next
+BETWEEN_TRAVERSES_NS = 15_000_000_000  # so that no place of one is recent in the next
 JPEG_QUALITY = 95
 NO_DEPTH = 65535  # what 7-Scenes writes where there is no measurement
 OPTICAL_IN_BASE = np.array([[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]], float)
