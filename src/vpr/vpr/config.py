@@ -197,12 +197,15 @@ class LoopClosureConfig(ImageInput):
     max_rotation: Annotated[float, Field(gt=0.0, le=3.15)]
     max_view_scale: Annotated[float, Field(ge=1.0, le=10.0)]
     min_landmarks: int = Field(ge=6, le=5000)
+    min_landmark_coverage: Fraction
     triangulation_baseline: Positive
     pixel_noise: Positive
     depth_noise: Positive
     odometry_noise: NonNegative
+    odometry_rotation_noise: Positive
     odometry_scale_noise: Fraction
-    assumed_scale_noise: Fraction
+    focal_noise: Fraction
+    assumed_focal_noise: Fraction
     weak_translation: Positive
     weak_rotation: Positive
     gps_tolerance: NonNegative
@@ -211,6 +214,7 @@ class LoopClosureConfig(ImageInput):
     drift_rotation: NonNegative
     drift_rotation_floor: Positive
     agreeing_closures: int = Field(ge=1, le=20)
+    agreeing_closures_without_odometry: int = Field(ge=1, le=20)
     agreement_keyframes: int = Field(ge=1, le=1000)
     agreement_translation: Positive
     agreement_rotation: Positive

@@ -1,119 +1,166 @@
-"""Evidence beyond the images: what odometry allows, and whether closures tell one story."""
+"""Closures must tell one story: a good one waits until closures of other keyframes agree.
+
+A look-alike place can pass every test on one pair of images. It rarely passes again one keyframe
+on, at a place that fits the first; and it contradicts what was verified just before.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-import pymap3d
 
 from vpr.config import LoopClosureConfig
 from vpr.geometry import inverse, relative, rotation_angle, translation_norm
-from vpr.records import Keyframe, Pose
+from vpr.records import ClosureState, LoopClosure, Pose
+from vpr.verification.plausibility import Pair
 from vpr.verification.relative_pose import RelativePose
+
+SLACK = 2  # keyframes by which matched references may jump, beside the pace
+CONTRADICTION = 2.0  # times the tolerance of agreement
 
 
 @dataclass(frozen=True)
 class Sighting:
-    """A geometrically good pair: two keyframes, their measured relative pose, and odometers.
+    """A closure that passed every test on its own, and what it rests on."""
 
-    ``*_path`` is the distance driven until each keyframe in its session, metres.
-    """
-
-    query: Keyframe
-    reference: Keyframe
+    closure: LoopClosure
+    pair: Pair
     measured: RelativePose
-    query_path: float
-    reference_path: float
 
 
-def contradicts_odometry(sighting: Sighting, config: LoopClosureConfig) -> str:
-    """Why odometry cannot be that wrong, in words; empty when it can, or where there is none.
+class Agreement:
+    """Sightings that wait for others to agree, and those recently verified.
 
-    Only within one session: between sessions odometry frames have nothing in common.
+    With odometry at all four ends two sightings agree when they put the query session at the
+    same place in the reference session's frame; without it, when the matched reference has
+    advanced with the query, at a comparable pace.
     """
-    query, reference = sighting.query, sighting.reference
-    if query.session != reference.session or query.odometry is None or reference.odometry is None:
+
+    def __init__(self, config: LoopClosureConfig) -> None:
+        self.config = config
+        self._waiting: list[Sighting] = []
+        self._verified: list[Sighting] = []
+        self._places: dict[int, int] = {}  # verified query -> the first keyframe of its place
+
+    def contradiction(self, sighting: Sighting) -> str:
+        """Which recently verified closure a new sighting contradicts, in words; else empty."""
+        for other in reversed(self._verified):
+            if self._recent(other, sighting.closure.query_id):
+                discord = self._discord(other, sighting)
+                if discord is not None and discord > CONTRADICTION:
+                    return (
+                        f"keyframe {other.closure.query_id} was just verified at keyframe "
+                        f"{other.closure.reference_id}, which is somewhere else"
+                    )
         return ""
-    driven = abs(sighting.query_path - sighting.reference_path)
-    predicted = relative(reference.odometry, query.odometry)
-    allowed = config.drift_translation_floor + config.drift_translation * driven
-    if not sighting.measured.metric:
-        allowed += config.max_translation
-    apart = float(np.linalg.norm(predicted[:3, 3] - sighting.measured.pose[:3, 3]))
-    if apart > allowed:
-        return (
-            f"odometry puts it {apart:.1f} m away; after {driven:.0f} m driven, drift "
-            f"explains {allowed:.1f} m"
+
+    def consider(self, sighting: Sighting) -> list[LoopClosure]:
+        """Verdicts that a new sighting brings: on itself and on those that waited for it."""
+        query_id = sighting.closure.query_id
+        agreeing = []
+        for other in (*self._verified, *self._waiting):
+            discord = self._discord(other, sighting)
+            if self._recent(other, query_id) and discord is not None and discord <= 1.0:
+                agreeing.append(other)
+        if not self._enough([*agreeing, sighting]):
+            self._waiting.append(sighting)
+            return [sighting.closure]
+        risen = [*(other for other in self._waiting if other in agreeing), sighting]
+        self._waiting = [other for other in self._waiting if other not in agreeing]
+        self._verified = [other for other in self._verified if self._recent(other, query_id)]
+        self._verified += risen
+        for other in risen:
+            self._places[other.closure.query_id] = self._place(other.closure.reference_id)
+        return [_verified(other, len(agreeing) + 1) for other in risen]
+
+    def expired(self, query_id: int) -> list[LoopClosure]:
+        """Verdicts on sightings that waited too long."""
+        late = [other for other in self._waiting if not self._recent(other, query_id)]
+        self._waiting = [other for other in self._waiting if self._recent(other, query_id)]
+        return [self._lonely(other) for other in late]
+
+    def flush(self) -> list[LoopClosure]:
+        """Verdicts on all that wait; nothing verified counts as recent any more."""
+        lonely = [self._lonely(other) for other in self._waiting]
+        self._waiting.clear()
+        self._verified.clear()
+        return lonely
+
+    def _recent(self, other: Sighting, query_id: int) -> bool:
+        return query_id - other.closure.query_id <= self.config.agreement_keyframes
+
+    def _enough(self, sightings: list[Sighting]) -> bool:
+        queries = {other.closure.query_id for other in sightings}
+        if all(_session_offset(other) is not None for other in sightings):
+            return len(queries) >= self.config.agreeing_closures
+        # a camera that stands before a look-alike agrees with itself; one that moves rarely does
+        moved = len({other.closure.reference_id for other in sightings}) > 1
+        needed = self.config.agreeing_closures_without_odometry
+        return len(queries) >= needed and (moved or needed == 1)
+
+    def _discord(self, a: Sighting, b: Sighting) -> float | None:
+        """How far two sightings are from one story, in tolerances; None if not comparable."""
+        sessions = [(s.closure.query_session, s.closure.reference_session) for s in (a, b)]
+        if a.closure.query_id == b.closure.query_id or sessions[0] != sessions[1]:
+            return None
+        offsets = [_session_offset(a), _session_offset(b)]
+        if offsets[0] is None or offsets[1] is None or b.pair.query.odometry is None:
+            return self._discord_in_order(a, b)
+        by_a, by_b = offsets[0] @ b.pair.query.odometry, offsets[1] @ b.pair.query.odometry
+        difference = relative(by_a, by_b)
+        between = abs(a.pair.query_path - b.pair.query_path)
+        between += abs(a.pair.reference_path - b.pair.reference_path)
+        allowed = self.config.agreement_translation + self.config.drift_translation * between
+        allowed_turn = self.config.agreement_rotation + self.config.drift_rotation * between
+        if not (a.measured.metric and b.measured.metric):
+            allowed += self.config.max_translation
+            allowed_turn += self.config.max_rotation
+        return max(
+            translation_norm(difference) / allowed, rotation_angle(difference) / allowed_turn
         )
-    if not sighting.measured.metric:
-        return ""
-    turned = rotation_angle(relative(predicted, sighting.measured.pose))
-    allowed_turn = config.drift_rotation_floor + config.drift_rotation * driven
-    if turned > allowed_turn:
-        return (
-            f"odometry says it is turned {np.degrees(turned):.0f} degrees from that; drift "
-            f"explains {np.degrees(allowed_turn):.0f}"
+
+    def _discord_in_order(self, a: Sighting, b: Sighting) -> float:
+        queries = b.closure.query_id - a.closure.query_id
+        references = self._place(b.closure.reference_id) - self._place(a.closure.reference_id)
+        return abs(references - queries) / (abs(queries) + SLACK)
+
+    def _place(self, keyframe_id: int) -> int:
+        """The keyframe's own id, or of the keyframe that first saw its place."""
+        for step in range(SLACK + 1):
+            for near in (keyframe_id - step, keyframe_id + step):
+                if near in self._places:
+                    return self._places[near] + keyframe_id - near
+        return keyframe_id
+
+    def _lonely(self, sighting: Sighting) -> LoopClosure:
+        return replace(
+            sighting.closure,
+            state=ClosureState.REJECTED,
+            reason=f"{sighting.closure.inliers} matches agree with one motion, but no other "
+            f"closure within {self.config.agreement_keyframes} keyframes told the same story",
+            rejected_by="no_agreement",
         )
-    return ""
-
-
-def contradicts_gps(sighting: Sighting, config: LoopClosureConfig) -> str:
-    """Why two GPS fixes cannot be of one place, in words; empty when they can, or are missing."""
-    query, reference = sighting.query.fix, sighting.reference.fix
-    if query is None or reference is None:
-        return ""
-    origin = (reference.latitude, reference.longitude, reference.altitude)
-    east, north, _ = pymap3d.geodetic2enu(query.latitude, query.longitude, query.altitude, *origin)
-    apart = float(np.hypot(east, north))
-    allowed = config.max_translation + config.gps_tolerance
-    for fix in (query, reference):
-        if fix.covariance is not None:
-            allowed += 3.0 * float(np.sqrt(max(fix.covariance[0, 0], fix.covariance[1, 1])))
-    if apart <= allowed:
-        return ""
-    return f"GPS puts it {apart:.0f} m away, {allowed:.0f} m at most are its own error"
-
-
-def agree(a: Sighting, b: Sighting, config: LoopClosureConfig) -> bool:
-    """Whether two closures of different queries and one pair of sessions tell the same story.
-
-    With odometry at all four ends the two must put the query session at the same place in the
-    reference session's frame; without it, the matched reference must have advanced with the
-    query, in order and at a comparable pace.
-    """
-    if a.query.id == b.query.id:
-        return False
-    if (a.query.session, a.reference.session) != (b.query.session, b.reference.session):
-        return False
-    offsets = [_session_offset(a), _session_offset(b)]
-    if offsets[0] is None or offsets[1] is None or b.query.odometry is None:
-        return _advance_together(a, b)
-    by_a, by_b = offsets[0] @ b.query.odometry, offsets[1] @ b.query.odometry
-    difference = relative(by_a, by_b)
-    between = abs(a.query_path - b.query_path) + abs(a.reference_path - b.reference_path)
-    allowed = config.agreement_translation + config.drift_translation * between
-    allowed_turn = config.agreement_rotation + config.drift_rotation * between
-    if not (a.measured.metric and b.measured.metric):
-        allowed += config.max_translation
-        allowed_turn += config.max_rotation
-    return translation_norm(difference) <= allowed and rotation_angle(difference) <= allowed_turn
 
 
 def _session_offset(sighting: Sighting) -> Pose | None:
     """reference_odom_T_query_odom that the closure implies."""
-    query, reference = sighting.query.odometry, sighting.reference.odometry
+    query, reference = sighting.pair.query.odometry, sighting.pair.reference.odometry
     if query is None or reference is None:
         return None
     return reference @ sighting.measured.pose @ inverse(query)
 
 
-PACE = 3  # reference keyframes for each query keyframe, at most
-SLACK = 2  # keyframes
-
-
-def _advance_together(a: Sighting, b: Sighting) -> bool:
-    first, second = (a, b) if a.query.id < b.query.id else (b, a)
-    queries = second.query.id - first.query.id
-    references = second.reference.id - first.reference.id
-    return -SLACK <= references <= PACE * queries + SLACK
+def _verified(sighting: Sighting, support: int) -> LoopClosure:
+    measured = sighting.measured
+    where = (
+        f"{translation_norm(measured.pose):.2f} m and "
+        f"{np.degrees(rotation_angle(measured.pose)):.1f} degrees away"
+        if measured.metric
+        else "distance unknown"
+    )
+    reason = (
+        f"{sighting.closure.inliers} matches agree with one motion, {where}; "
+        f"{support} closures in a row tell the same story"
+    )
+    return replace(sighting.closure, state=ClosureState.VERIFIED, reason=reason)

@@ -26,9 +26,9 @@ ORB_SCALE_FACTOR = 1.2
 ORB_LEVELS = 8
 ORB_EDGE = 19  # px, ORB's own patch radius with margin
 LENS_WIDTH = 160  # px; a lens's image circle is looked for at this width
-LENS_DARK = 0.45  # of the mean grey value; the rim of an image circle is darker than this
+LENS_DARK = (0.3, 0.45)  # of the mean grey value; what surrounds an image circle is darker
 LENS_MARGIN = 5  # px at that width; the rim's own gradient and most of ORB's patch
-LENS_ROUND = 3.0  # px at that width; how far a rim may be from a circle
+LENS_ROUND = 5.0  # px at that width; how far a rim may be from a circle
 DEPTH_EDGE = 0.05  # depths around a keypoint that differ by more than 5 % are a silhouette
 
 
@@ -186,7 +186,20 @@ def lens_mask(grey: Image) -> NDArray[np.uint8] | None:
     height, width = grey.shape
     size = (LENS_WIDTH, max(round(height * LENS_WIDTH / width), 4))
     small = cv2.blur(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), (3, 3))
-    dark = (small < LENS_DARK * small.mean()).astype(np.uint8)
+    for level in LENS_DARK:
+        outline = _bright_outline((small < level * small.mean()).astype(np.uint8))
+        circle = None if outline is None else _circle_through(outline, size)
+        if circle is not None:
+            centre_x, centre_y, radius = circle
+            across, down = np.meshgrid(np.arange(width), np.arange(height))
+            scale = width / size[0]
+            distance = np.hypot(across / scale - centre_x, down / scale - centre_y)
+            return np.asarray(np.where(distance < radius - LENS_MARGIN, 255, 0), dtype=np.uint8)
+    return None
+
+
+def _bright_outline(dark: NDArray[np.uint8]) -> NDArray[np.int32] | None:
+    """(N, 2) convex outline of what dark corners bound; None where they do not."""
     corners = ([0, 0, -1, -1], [0, -1, 0, -1])
     if np.count_nonzero(dark[corners]) < 3:
         return None
@@ -197,18 +210,8 @@ def lens_mask(grey: Image) -> NDArray[np.uint8] | None:
     outlines, _ = cv2.findContours(
         (~outside).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
     )
-    outline = max(outlines, key=cv2.contourArea)
-    hull = cv2.convexHull(outline)
-    if cv2.contourArea(outline) < 0.93 * cv2.contourArea(hull):
-        return None  # shadows around something that is no circle
-    circle = _circle_through(hull.reshape(-1, 2), size)
-    if circle is None:
-        return None
-    centre_x, centre_y, radius = circle
-    across, down = np.meshgrid(np.arange(width), np.arange(height))
-    scale = width / size[0]
-    distance = np.hypot(across / scale - centre_x, down / scale - centre_y)
-    return np.asarray(np.where(distance < radius - LENS_MARGIN, 255, 0), dtype=np.uint8)
+    hull = cv2.convexHull(max(outlines, key=cv2.contourArea))
+    return np.asarray(hull, dtype=np.int32).reshape(-1, 2)
 
 
 def _circle_through(
@@ -219,12 +222,15 @@ def _circle_through(
     free = outline[((outline > 1) & (outline < last)).all(axis=1)].astype(np.float64)
     if len(free) < 8:
         return None
-    # x^2 + y^2 = 2 a x + 2 b y + c is linear in its unknowns (Kasa 1976)
-    rows = np.column_stack([2.0 * free, np.ones(len(free))])
-    (a, b, c), *_ = np.linalg.lstsq(rows, (free**2).sum(axis=1), rcond=None)
-    radius = float(np.sqrt(max(c + a * a + b * b, 0.0)))
-    off = np.abs(np.linalg.norm(free - (a, b), axis=1) - radius)
-    if np.percentile(off, 90) > LENS_ROUND or not 0.2 < radius / size[0] < 0.8:
+    nearer = np.ones(len(free), bool)
+    for _ in range(3):  # again without the worse half: a bright corner bulges the outline
+        # x^2 + y^2 = 2 a x + 2 b y + c is linear in its unknowns (Kasa 1976)
+        rows = np.column_stack([2.0 * free, np.ones(len(free))])[nearer]
+        (a, b, c), *_ = np.linalg.lstsq(rows, (free[nearer] ** 2).sum(axis=1), rcond=None)
+        radius = float(np.sqrt(max(c + a * a + b * b, 0.0)))
+        off = np.abs(np.linalg.norm(free - (a, b), axis=1) - radius)
+        nearer = off <= np.median(off)
+    if np.percentile(off, 75) > LENS_ROUND or not 0.35 < radius / size[0] < 0.8:
         return None
     return float(a), float(b), radius
 

@@ -7,6 +7,7 @@ is where a single camera's metric scale comes from.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from vpr.config import LoopClosureConfig
 from vpr.geometry import inverse
 from vpr.records import Pose
+from vpr.verification.epipolar import sharpened_motion
 from vpr.verification.features import LocalFeatures
 from vpr.verification.matching import match_descriptors
 
@@ -23,17 +25,33 @@ MAX_DEPTH = 80.0  # m
 
 
 @dataclass(frozen=True)
+class Neighbour:
+    """A nearby view of the same session and the motion to it as odometry has it.
+
+    Attributes:
+        motion: own_T_other between the two camera optical frames, metres.
+        steps: keyframes between the two.
+    """
+
+    features: LocalFeatures
+    motion: Pose
+    steps: int
+
+
+@dataclass(frozen=True)
 class Landmarks:
     """3-D points of a keyframe's features in its camera's optical frame.
 
     Attributes:
         points: (N, 3) metres; NaN where unknown.
+        depth_sigmas: (N,) standard deviation of each depth, metres.
         scale_sigma: standard deviation of a common factor on all points, relative; 0 for depth
             images.
         measured: whether the points come from a depth image.
     """
 
     points: NDArray[np.float32]
+    depth_sigmas: NDArray[np.float32]
     scale_sigma: float
     measured: bool
 
@@ -43,46 +61,72 @@ class Landmarks:
         return np.asarray(np.isfinite(self.points[:, 2]))
 
 
-def from_depth(features: LocalFeatures) -> Landmarks:
-    """Back-project the features that have a depth."""
+def from_depth(features: LocalFeatures, config: LoopClosureConfig) -> Landmarks:
+    """Back-project the features that have a depth; its noise grows with its square."""
     ones = np.ones((len(features), 1))
     points = np.hstack([features.rays, ones]) * features.depths[:, None]
-    return Landmarks(points.astype(np.float32), 0.0, measured=True)
+    sigmas = config.depth_noise * features.depths**2
+    return Landmarks(points.astype(np.float32), sigmas.astype(np.float32), 0.0, measured=True)
 
 
 def triangulated(
     own: LocalFeatures,
-    others: list[tuple[LocalFeatures, Pose, float]],
+    neighbours: Sequence[Neighbour],
     config: LoopClosureConfig,
 ) -> Landmarks:
     """Triangulate features against neighbouring views; the widest parallax wins.
 
-    Args:
-        others: of each neighbour its features, own_T_other between the two camera frames in
-            metres, and the relative standard deviation of that baseline's length.
+    The length of each baseline is odometry's, its rotation and direction are sharpened by the
+    matches themselves.
     """
     points = np.full((len(own), 3), np.nan)
     parallaxes = np.zeros(len(own))
-    sigmas = []
-    for features, own_T_other, sigma in others:
-        rows, found, parallax = _from_pair(own, features, own_T_other, config)
+    scale_sigmas = []
+    for neighbour in neighbours:
+        rows, found, parallax = _from_pair(own, neighbour, config)
         better = parallax > parallaxes[rows]
         points[rows[better]] = found[better]
         parallaxes[rows[better]] = parallax[better]
-        sigmas.append(sigma)
-    return Landmarks(points.astype(np.float32), min(sigmas, default=0.0), measured=False)
+        scale_sigmas.append(_scale_sigma(neighbour, config))
+    # a parallax known to the pixel noise of two views says this much of the depth
+    noise = np.sqrt(2.0) * config.pixel_noise
+    with np.errstate(divide="ignore"):
+        depth_sigmas = points[:, 2] * noise / parallaxes
+    return Landmarks(
+        points.astype(np.float32),
+        depth_sigmas.astype(np.float32),
+        max(scale_sigmas, default=0.0),
+        measured=False,
+    )
+
+
+def _scale_sigma(neighbour: Neighbour, config: LoopClosureConfig) -> float:
+    """Relative standard deviation of a baseline's length."""
+    noise = config.odometry_noise * np.sqrt(neighbour.steps)
+    baseline = np.linalg.norm(neighbour.motion[:3, 3])
+    return float(np.hypot(noise / baseline, config.odometry_scale_noise))
 
 
 def _from_pair(
-    own: LocalFeatures, other: LocalFeatures, own_T_other: Pose, config: LoopClosureConfig
+    own: LocalFeatures, neighbour: Neighbour, config: LoopClosureConfig
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
     """Feature indices, points (M, 3) and parallax (M,) in pixels of the consistent matches."""
+    other = neighbour.features
     rows, columns = match_descriptors(
         own.descriptors, other.descriptors, config.match_ratio, config.match_max_distance
     )
     ones = np.ones((len(rows), 1))
     a = np.hstack([own.rays[rows], ones])
-    b = np.hstack([other.rays[columns], ones]) @ own_T_other[:3, :3].T
+    b = np.hstack([other.rays[columns], ones])
+    own_T_other = sharpened_motion(
+        neighbour.motion,
+        a,
+        b,
+        ray_noise=config.pixel_noise * float(np.hypot(own.unit, other.unit)),
+        rotation_noise=config.odometry_rotation_noise * float(np.sqrt(neighbour.steps)),
+        direction_noise=_scale_sigma(neighbour, config),
+    )
+    b = b @ own_T_other[:3, :3].T
     baseline = own_T_other[:3, 3]
     depth_a, depth_b, parallax = _closest_points(a, b, baseline)
     points = a * depth_a[:, None]

@@ -30,9 +30,15 @@ from vpr.records import (
     PlaceMatch,
     PlaceMatches,
 )
-from vpr.verification.agreement import Sighting, agree, contradicts_gps, contradicts_odometry
+from vpr.verification.agreement import Agreement, Sighting
 from vpr.verification.features import Depth, LocalFeatures, OrbFeatures
-from vpr.verification.landmarks import Landmarks, camera_step, from_depth, triangulated
+from vpr.verification.landmarks import Landmarks, Neighbour, camera_step, from_depth, triangulated
+from vpr.verification.plausibility import (
+    Pair,
+    gps_forbids,
+    odometry_contradicts,
+    odometry_forbids,
+)
 from vpr.verification.relative_pose import RelativePose, metric_pose, weak_pose
 from vpr.verification.state import pack_features, unpack_features
 from vpr.verification.two_view import TwoView, match_views
@@ -61,12 +67,9 @@ class _Refused(Exception):
         self.inliers = inliers
 
 
-@dataclass(frozen=True)
-class _Good:
-    """A closure that passed all tests but agreement, and what it rests on."""
-
-    closure: LoopClosure
-    sighting: Sighting
+def _refuse_if(key: str, reason: str, inliers: int = 0) -> None:
+    if reason:
+        raise _Refused(key, reason, inliers)
 
 
 class LoopCloser:
@@ -82,8 +85,7 @@ class LoopCloser:
         self._base_T_camera = pose_from_quaternion(values[:3], values[3:])
         self._views: dict[int, _View] = {}
         self._order: list[int] = []
-        self._waiting: list[_Good] = []
-        self._verified: list[_Good] = []
+        self._agreement = Agreement(config)
 
     def __len__(self) -> int:
         return len(self._views)
@@ -101,6 +103,8 @@ class LoopCloser:
 
     def add_keyframe(self, keyframe: Keyframe, features: LocalFeatures | None) -> None:
         """Remember a keyframe; None where its image was lost."""
+        if keyframe.odometry is not None and not np.isfinite(keyframe.odometry).all():
+            keyframe = replace(keyframe, odometry=None)
         path = 0.0
         before = self._views[self._order[-1]] if self._order else None
         if before is not None and before.keyframe.session == keyframe.session:
@@ -115,7 +119,7 @@ class LoopCloser:
         VERIFIED or REJECTED by a later call, or by ``flush``.
         """
         verdicts: list[LoopClosure] = []
-        good: _Good | None = None
+        good: Sighting | None = None
         for match in matches.candidates:
             if good is not None:
                 reason = f"keyframe {good.closure.reference_id} is the better candidate"
@@ -128,15 +132,12 @@ class LoopCloser:
                     self._rejected(matches, match, refused.key, str(refused), refused.inliers)
                 )
         if good is not None:
-            verdicts += self._seek_agreement(good)
-        return verdicts + self._expired(matches.query_id)
+            verdicts += self._agreement.consider(good)
+        return verdicts + self._agreement.expired(matches.query_id)
 
     def flush(self) -> list[LoopClosure]:
         """Final verdicts on all candidates that wait, as at the end of a session."""
-        lonely = [self._lonely(good) for good in self._waiting]
-        self._waiting.clear()
-        self._verified.clear()
-        return lonely
+        return self._agreement.flush()
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Arrays and JSON-able metadata from which ``restore`` rebuilds all keyframes."""
@@ -159,26 +160,23 @@ class LoopCloser:
             for index, (keyframe, features, landmarks, path) in enumerate(restored)
         }
         self._order = list(self._views)
-        self._waiting.clear()
-        self._verified.clear()
+        self._agreement = Agreement(self.config)
 
     # One candidate
 
-    def _examine(self, matches: PlaceMatches, match: PlaceMatch) -> _Good:
+    def _examine(self, matches: PlaceMatches, match: PlaceMatch) -> Sighting:
         query, reference = self._view(matches.query_id), self._view(match.reference_id)
+        pair = Pair(query.keyframe, reference.keyframe, query.path, reference.path)
+        _refuse_if("contradicts_odometry", odometry_forbids(pair, self.config))
+        _refuse_if("contradicts_gps", gps_forbids(pair, self.config))
         assert query.features is not None
         assert reference.features is not None
         views = match_views(query.features, reference.features, self.config)
         self._check_matches(views)
         measured = self._measure(query, reference, views)
         self._check_pose(measured, views)
-        sighting = Sighting(
-            query.keyframe, reference.keyframe, measured, query.path, reference.path
-        )
-        if contradiction := contradicts_odometry(sighting, self.config):
-            raise _Refused("contradicts_odometry", contradiction, views.inliers)
-        if contradiction := contradicts_gps(sighting, self.config):
-            raise _Refused("contradicts_gps", contradiction, views.inliers)
+        contradiction = odometry_contradicts(pair, measured, self.config)
+        _refuse_if("contradicts_odometry", contradiction, views.inliers)
         closure = self._closure(
             matches,
             match,
@@ -188,7 +186,9 @@ class LoopCloser:
             relative_pose=measured.pose,
             covariance=measured.covariance,
         )
-        return _Good(closure, sighting)
+        sighting = Sighting(closure, pair, measured)
+        _refuse_if("contradicts_closure", self._agreement.contradiction(sighting), views.inliers)
+        return sighting
 
     def _view(self, keyframe_id: int) -> _View:
         view = self._views.get(keyframe_id)
@@ -263,7 +263,7 @@ class LoopCloser:
                 f"{self.config.min_landmarks} of known depth with one distance",
                 views.inliers,
             )
-        return weak_pose(views.inliers, self.config)
+        return weak_pose(views, self.config)
 
     def _check_pose(self, measured: RelativePose, views: TwoView) -> None:
         config = self.config
@@ -276,6 +276,13 @@ class LoopCloser:
                     views.inliers,
                 )
             return
+        if measured.coverage < config.min_landmark_coverage:
+            raise _Refused(
+                "landmark_coverage",
+                f"the {measured.inliers} landmarks that agree cover {measured.coverage:.0%} of the "
+                f"image: too little for a sure pose, {config.min_landmark_coverage:.0%} needed",
+                views.inliers,
+            )
         apart, turned = translation_norm(measured.pose), rotation_angle(measured.pose)
         if apart > config.max_translation or turned > config.max_rotation:
             raise _Refused(
@@ -293,7 +300,7 @@ class LoopCloser:
         if view.landmarks is not None or view.features is None:
             return view.landmarks
         if np.isfinite(view.features.depths).sum() >= self.config.min_landmarks:
-            view.landmarks = from_depth(view.features)
+            view.landmarks = from_depth(view.features, self.config)
             return view.landmarks
         neighbours = [self._neighbour(view, side) for side in (-1, 1)]
         found = [neighbour for neighbour in neighbours if neighbour is not None]
@@ -304,7 +311,7 @@ class LoopCloser:
             view.landmarks = landmarks
         return landmarks
 
-    def _neighbour(self, view: _View, side: int) -> tuple[LocalFeatures, Any, float] | None:
+    def _neighbour(self, view: _View, side: int) -> Neighbour | None:
         """The nearest keyframe of the session on one side that is a baseline away."""
         own = view.keyframe.odometry
         if own is None:
@@ -323,63 +330,9 @@ class LoopCloser:
             if baseline >= wanted and other.features is not None:
                 if baseline > BASELINE_LIMIT * wanted:
                     return None
-                noise = self.config.odometry_noise * np.sqrt(steps) / baseline
-                sigma = float(np.hypot(noise, self.config.odometry_scale_noise))
-                return other.features, camera_step(own, pose, self._base_T_camera), sigma
+                motion = camera_step(own, pose, self._base_T_camera)
+                return Neighbour(other.features, motion, steps)
         return None
-
-    # Agreement
-
-    def _seek_agreement(self, good: _Good) -> list[LoopClosure]:
-        query_id = good.closure.query_id
-        recent = [
-            other
-            for other in (*self._verified, *self._waiting)
-            if query_id - other.closure.query_id <= self.config.agreement_keyframes
-            and agree(other.sighting, good.sighting, self.config)
-        ]
-        support = len({other.closure.query_id for other in recent}) + 1
-        if support < self.config.agreeing_closures:
-            self._waiting.append(good)
-            return [good.closure]
-        risen = [other for other in self._waiting if other in recent]
-        self._waiting = [other for other in self._waiting if other not in recent]
-        self._verified = [
-            other
-            for other in self._verified
-            if query_id - other.closure.query_id <= self.config.agreement_keyframes
-        ]
-        self._verified += [*risen, good]
-        return [self._verdict(other, support) for other in (*risen, good)]
-
-    def _verdict(self, good: _Good, support: int) -> LoopClosure:
-        measured = good.sighting.measured
-        where = (
-            f"{translation_norm(measured.pose):.2f} m and "
-            f"{np.degrees(rotation_angle(measured.pose)):.1f} degrees away"
-            if measured.metric
-            else "distance unknown"
-        )
-        reason = (
-            f"{good.closure.inliers} matches agree with one motion, {where}; "
-            f"{support} closures in a row tell the same story"
-        )
-        return replace(good.closure, state=ClosureState.VERIFIED, reason=reason)
-
-    def _expired(self, query_id: int) -> list[LoopClosure]:
-        patience = self.config.agreement_keyframes
-        old = [g for g in self._waiting if query_id - g.closure.query_id > patience]
-        self._waiting = [g for g in self._waiting if query_id - g.closure.query_id <= patience]
-        return [self._lonely(good) for good in old]
-
-    def _lonely(self, good: _Good) -> LoopClosure:
-        return replace(
-            good.closure,
-            state=ClosureState.REJECTED,
-            reason=f"{good.closure.inliers} matches agree with one motion, but no other closure "
-            f"within {self.config.agreement_keyframes} keyframes told the same story",
-            rejected_by="no_agreement",
-        )
 
     # Verdicts
 

@@ -22,7 +22,9 @@ ROW_ARRAYS = (
     "scale_sigmas",
     "kinds",
 )
-FEATURE_ARRAYS = ("pixels", "sizes", "angles", "descriptors", "depths", "points")
+FEATURE_ARRAYS = (
+    "pixels", "sizes", "angles", "descriptors", "depths", "points", "depth_sigmas",
+)  # fmt: skip
 NO_LANDMARKS, TRIANGULATED, MEASURED = 0, 1, 2
 Restored = tuple[Keyframe, LocalFeatures | None, Landmarks | None, float]
 
@@ -46,6 +48,11 @@ def pack_features(
         for f, known in zip(features, landmarks, strict=True)
         if f is not None
     ]
+    depth_sigmas = [
+        np.full(len(f), np.nan, np.float32) if known is None else known.depth_sigmas
+        for f, known in zip(features, landmarks, strict=True)
+        if f is not None
+    ]
     kinds = [NO_LANDMARKS if k is None else MEASURED if k.measured else TRIANGULATED
              for k in landmarks]  # fmt: skip
     arrays = {
@@ -65,6 +72,7 @@ def pack_features(
         "descriptors": _joined([f.descriptors for f in present], (0, 32), np.uint8),
         "depths": _joined([f.depths for f in present], (0,), np.float32),
         "points": _joined(points, (0, 3), np.float32),
+        "depth_sigmas": _joined(depth_sigmas, (0,), np.float32),
     }
     cameras, camera_of = _distinct_cameras(features)
     arrays["cameras"] = camera_of
@@ -109,6 +117,7 @@ def unpack_features(
             if arrays["kinds"][row] != NO_LANDMARKS:
                 landmarks = Landmarks(
                     np.array(arrays["points"][part]),
+                    np.array(arrays["depth_sigmas"][part]),
                     float(arrays["scale_sigmas"][row]),
                     bool(arrays["kinds"][row] == MEASURED),
                 )

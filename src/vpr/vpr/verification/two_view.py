@@ -74,7 +74,7 @@ def match_views(
         query=inlier_rows,
         reference=inlier_columns,
         aligned=_aligned(query.rays[inlier_rows], reference.rays[inlier_columns], query, config),
-        coverage=_coverage(query, inlier_rows),
+        coverage=coverage(query, inlier_rows),
         view_scale=_view_scale(query.rays[inlier_rows], reference.rays[inlier_columns]),
     )
 
@@ -181,7 +181,8 @@ def _essential_mask(
     return mask
 
 
-def _coverage(features: LocalFeatures, rows: NDArray[np.int64]) -> float:
+def coverage(features: LocalFeatures, rows: NDArray[np.int64]) -> float:
+    """Share of the cells of the image that hold one of these features, 0..1."""
     across, down = COVERAGE_GRID
     size = np.array([features.camera.width, features.camera.height], np.float64)
     cells = (features.pixels[rows] / size * (across, down)).astype(int)
