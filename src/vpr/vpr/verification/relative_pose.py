@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -19,6 +19,7 @@ from vpr.verification.two_view import TwoView, coverage
 PNP_ITERATIONS = 300
 PNP_CONFIDENCE = 0.9999
 PNP_TOLERANCE = 2.0  # times the epipolar threshold: the points have errors of their own
+MIN_POINTS = 4
 REFINEMENTS = 8
 CONVERGED = 1e-7  # m and rad
 HUBER = 2.0  # standard deviations beyond which a residual counts less
@@ -82,18 +83,18 @@ def metric_pose(
     start = _solve_pnp(points, rays, seen.unit, config)
     if start is None:
         return None
-    own_T_seen, kept = start
+    assumed = query.camera.assumed or reference.camera.assumed
     noise = _Noise(
         pixel=config.pixel_noise * float(np.hypot(own.unit, seen.unit)),
-        depth=landmarks.depth_sigmas[rows[kept]].astype(np.float64),
-        focal=config.assumed_focal_noise
-        if query.camera.assumed or reference.camera.assumed
-        else config.focal_noise,
+        depth=landmarks.depth_sigmas[rows].astype(np.float64),
+        focal=config.assumed_focal_noise if assumed else config.focal_noise,
         scale=landmarks.scale_sigma,
     )
-    own_T_seen, covariance = _refine(own_T_seen, points[kept], rays[kept], noise)
-    if not np.isfinite(covariance).all():
+    tolerance = PNP_TOLERANCE * config.inlier_threshold * seen.unit
+    fitted = _refined_twice(start, points, rays, noise, tolerance)
+    if fitted is None or fitted[2].sum() < config.min_landmarks:
         return None
+    own_T_seen, covariance, kept = fitted
     if not of_reference:
         own_T_seen, covariance = _inverted(own_T_seen, covariance)
     pose, covariance = _between_bases(own_T_seen, covariance, base_T_camera)
@@ -114,8 +115,8 @@ class _Noise:
 
 def _solve_pnp(
     points: NDArray[np.float64], rays: NDArray[np.float64], unit: float, config: LoopClosureConfig
-) -> tuple[Pose, NDArray[np.bool_]] | None:
-    """own_T_seen and the (N,) inliers."""
+) -> Pose | None:
+    """own_T_seen, or None where too few points agree."""
     tolerance = PNP_TOLERANCE * config.inlier_threshold * unit
     identity, no_distortion = np.eye(3), np.zeros(4)
     cv2.setRNGSeed(0)  # the same views give the same pose
@@ -136,10 +137,7 @@ def _solve_pnp(
     seen_T_own = np.eye(4)
     seen_T_own[:3, :3] = Rotation.from_rotvec(turn).as_matrix()
     seen_T_own[:3, 3] = shift
-    own_T_seen = inverse(seen_T_own)
-    error, _ = _reprojection(own_T_seen, points, rays)
-    kept = np.linalg.norm(error, axis=1) < tolerance
-    return (own_T_seen, kept) if kept.sum() >= config.min_landmarks else None
+    return inverse(seen_T_own)
 
 
 def _reprojection(
@@ -158,42 +156,77 @@ def _reprojection(
     return error, slope / depth[:, None, None] @ rotation.T
 
 
+def _refined_twice(
+    own_T_seen: Pose,
+    points: NDArray[np.float64],
+    rays: NDArray[np.float64],
+    noise: _Noise,
+    tolerance: float,
+) -> tuple[Pose, Covariance, NDArray[np.bool_]] | None:
+    """Pose, covariance and the (N,) inliers, which are chosen again after the first fit."""
+    stretch = 0.0
+    covariance = np.zeros((6, 6))
+    kept = np.zeros(len(points), bool)
+    for _ in range(2):
+        error, _ = _reprojection(own_T_seen, *_stretched(points, rays, stretch))
+        kept = np.linalg.norm(error, axis=1) < tolerance
+        if kept.sum() < MIN_POINTS:
+            return None
+        chosen = replace(noise, depth=noise.depth[kept])
+        own_T_seen, stretch, covariance = _refine(own_T_seen, points[kept], rays[kept], chosen)
+        if not np.isfinite(covariance).all():
+            return None
+    return own_T_seen, covariance, kept
+
+
+def _stretched(
+    points: NDArray[np.float64], rays: NDArray[np.float64], stretch: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What both views would say with a focal length that is shorter by ``stretch``."""
+    return points * (1.0 + stretch, 1.0 + stretch, 1.0), rays * (1.0 + stretch)
+
+
 def _refine(
     own_T_seen: Pose, points: NDArray[np.float64], rays: NDArray[np.float64], noise: _Noise
-) -> tuple[Pose, Covariance]:
-    """Gauss-Newton on whitened residuals with Huber weights; pose and its covariance.
+) -> tuple[Pose, float, Covariance]:
+    """Gauss-Newton on whitened residuals with Huber weights: pose, stretch and covariance.
 
     A point's residual has the pixel noise of both views and its own depth's noise along its ray,
-    seen from the other view. The step is (translation, rotation) in own's axes. The covariance is
-    the inverse Hessian, times the residuals' variance where that is more than expected, plus
-    what errors common to all points do: the focal length's and the landmarks' scale.
+    seen from the other view. The unknowns are translation and rotation in own's axes and, held
+    by its prior, the focal length of both views: what it could explain makes the pose less sure.
+    The covariance is the inverse Hessian, times the residuals' variance where that is more than
+    expected, plus what the landmarks' common scale does.
     """
-    pose = own_T_seen.copy()
-    along = points / points[:, 2:]
-    gain = np.zeros((6, 6))
+    pose, stretch = own_T_seen.copy(), 0.0
+    prior = np.diag([0.0] * 6 + [1.0 / noise.focal**2])
+    gain = np.zeros((7, 7))
+    distance = np.zeros(len(points))
     for _ in range(REFINEMENTS):
-        error, slope = _reprojection(pose, points, rays)
-        jacobian = np.concatenate([-slope, slope @ _cross(points - pose[:3, 3])], axis=2)
+        own_points, seen_rays = _stretched(points, rays, stretch)
+        error, slope = _reprojection(pose, own_points, seen_rays)
+        turning = slope @ _cross(own_points - pose[:3, 3])
+        stretching = np.einsum("nij,nj->ni", slope[:, :, :2], points[:, :2]) - rays
+        jacobian = np.concatenate([-slope, turning, stretching[:, :, None]], axis=2)
+        along = own_points / own_points[:, 2:]
         spread = np.einsum("nij,nj->ni", slope, along) * noise.depth[:, None]
-        covariance = noise.pixel**2 * np.eye(2) + spread[:, :, None] * spread[:, None, :]
-        weight = np.linalg.inv(covariance)
+        weight = np.linalg.inv(noise.pixel**2 * np.eye(2) + spread[:, :, None] * spread[:, None, :])
         distance = np.sqrt(np.einsum("ni,nij,nj->n", error, weight, error))
         weight *= np.minimum(1.0, HUBER / np.maximum(distance, 1e-9))[:, None, None]
         weighted = np.einsum("nki,nkl->nil", jacobian, weight)
-        gain = np.linalg.pinv(np.einsum("nil,nlj->ij", weighted, jacobian), hermitian=True)
-        step = -gain @ np.einsum("nil,nl->i", weighted, error)
+        hessian = np.einsum("nil,nlj->ij", weighted, jacobian) + prior
+        gain = np.linalg.pinv(hessian, hermitian=True)
+        gradient = np.einsum("nil,nl->i", weighted, error)
+        gradient[6] += stretch / noise.focal**2
+        step = -gain @ gradient
         pose[:3, 3] += step[:3]
-        pose[:3, :3] = Rotation.from_rotvec(step[3:]).as_matrix() @ pose[:3, :3]
+        pose[:3, :3] = Rotation.from_rotvec(step[3:6]).as_matrix() @ pose[:3, :3]
+        stretch = float(np.clip(stretch + step[6], -0.5, 0.5))
         if np.abs(step).max() < CONVERGED:
             break
     freedom = max(2 * len(points) - 6, 1)
     excess = max(1.0, float((np.minimum(distance, 2 * HUBER) ** 2).sum()) / freedom)
-    # a wrong focal length stretches what one view sees and the points that the other made alike
-    stretched = np.einsum("nij,nj->ni", slope[:, :, :2], points[:, :2]) - rays
-    by_focal = gain @ np.einsum("nil,nl->i", weighted, stretched) * noise.focal
     by_scale = np.concatenate([pose[:3, 3], np.zeros(3)]) * noise.scale
-    common = np.outer(by_focal, by_focal) + np.outer(by_scale, by_scale)
-    return pose, gain * excess + common
+    return pose, stretch, gain[:6, :6] * excess + np.outer(by_scale, by_scale)
 
 
 def _cross(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
