@@ -20,7 +20,7 @@ from vpr_nodes.conversions import time_msg
 from vpr_nodes.vpr_node import RELIABLE, VprNode, run
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
-CLOCK_PERIOD = 0.01  # s between /clock messages; nav2 and rosbag2 use 20 to 100 Hz
+CLOCK_PERIOD = 0.04  # s between /clock messages; every one wakes every node
 NOT_PLAYED = ("/clock", "/rosout", "/parameter_events")
 
 
@@ -86,18 +86,18 @@ class BagPlayerNode(VprNode):
 
     def _play_once(self) -> None:
         started: float | None = None
-        first_ns = clock_ns = 0
+        first_ns, next_tick = 0, 0.0
         with BagReader(Path(self.config.bag)) as bag:
             for message in bag.raw(self.outputs):
                 if started is None:
                     started, first_ns = time.monotonic(), message.timestamp_ns
-                    clock_ns = first_ns
                 due = started + (message.timestamp_ns - first_ns) / 1e9 / self.config.rate
                 while (wait := due - time.monotonic()) > 0 and not self.stopping.is_set():
                     time.sleep(min(wait, CLOCK_PERIOD))
-                    elapsed = (time.monotonic() - started) * self.config.rate
-                    clock_ns = first_ns + int(elapsed * 1e9)
-                    self._tick(min(clock_ns, message.timestamp_ns))
+                    if time.monotonic() >= next_tick:
+                        next_tick = time.monotonic() + CLOCK_PERIOD
+                        elapsed = (time.monotonic() - started) * self.config.rate
+                        self._tick(min(first_ns + int(elapsed * 1e9), message.timestamp_ns))
                 if self.stopping.is_set():
                     return
                 self._send(message)

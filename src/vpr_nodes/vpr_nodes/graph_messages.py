@@ -26,8 +26,21 @@ def _kind(edge: Edge) -> int:
     return int(PoseGraphEdge.CLOSURE if closure else PoseGraphEdge.ODOMETRY)
 
 
+class EdgeMessages:
+    """Messages of edges, made once each: a graph is published again and again."""
+
+    def __init__(self) -> None:
+        self._made: dict[int, tuple[Edge, PoseGraphEdge]] = {}  # the edge is kept: ids are reused
+
+    def __call__(self, edges: Sequence[Edge]) -> list[PoseGraphEdge]:
+        """Messages in the order of the edges; those of edges no longer given are forgotten."""
+        made = {id(edge): self._made.get(id(edge)) or (edge, _edge_msg(edge)) for edge in edges}
+        self._made = made
+        return [message for _, message in made.values()]
+
+
 def graph_msg(
-    nodes: Sequence[GraphNode], edges: Sequence[Edge], chi2: float, header: Header
+    nodes: Sequence[GraphNode], edges: list[PoseGraphEdge], chi2: float, header: Header
 ) -> PoseGraph:
     """The whole graph as a message."""
     return PoseGraph(
@@ -43,16 +56,17 @@ def graph_msg(
             )
             for node in nodes
         ],
-        edges=[
-            PoseGraphEdge(
-                from_id=edge.from_id,
-                to_id=edge.to_id,
-                kind=_kind(edge),
-                reason=edge.reason,
-                relative_pose=pose_with_covariance_msg(edge.measured, edge.covariance),
-            )
-            for edge in edges
-        ],
+        edges=edges,
+    )
+
+
+def _edge_msg(edge: Edge) -> PoseGraphEdge:
+    return PoseGraphEdge(
+        from_id=edge.from_id,
+        to_id=edge.to_id,
+        kind=_kind(edge),
+        reason=edge.reason,
+        relative_pose=pose_with_covariance_msg(edge.measured, edge.covariance),
     )
 
 

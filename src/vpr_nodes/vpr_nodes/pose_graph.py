@@ -26,7 +26,7 @@ from vpr.geometry import quaternion_of
 from vpr.graph.pose_graph import PoseGraph
 from vpr.records import ClosureState, LoopClosure, Pose
 from vpr_nodes.conversions import closure_of, keyframe_of, pose_msg, stamp_ns, time_msg
-from vpr_nodes.graph_messages import graph_msg, marker_array
+from vpr_nodes.graph_messages import EdgeMessages, graph_msg, marker_array
 from vpr_nodes.map_service import MapService
 from vpr_nodes.vpr_node import LATCHED, RELIABLE, SENSOR, VprNode, run
 
@@ -46,6 +46,7 @@ class PoseGraphNode(VprNode):
         if self.config.map:
             self.maps.load_graph(Path(self.config.map))
         self.odom_frame = ODOM_FRAME
+        self.edge_messages = EdgeMessages()
         self.path_publisher = self.create_lifecycle_publisher(PathMsg, "path", LATCHED)
         self.graph_publisher = self.create_lifecycle_publisher(PoseGraphMsg, "graph", LATCHED)
         self.marker_publisher = self.create_lifecycle_publisher(MarkerArray, "markers", LATCHED)
@@ -161,7 +162,8 @@ class PoseGraphNode(VprNode):
                 pose.header.stamp, pose.header.frame_id = time_msg(node.stamp_ns), MAP_FRAME
                 path.poses.append(pose)
         self.path_publisher.publish(path)
-        self.graph_publisher.publish(graph_msg(nodes, edges, self.graph.chi2(), path.header))
+        messages = self.edge_messages(edges)
+        self.graph_publisher.publish(graph_msg(nodes, messages, self.graph.chi2(), path.header))
         self.marker_publisher.publish(marker_array(nodes, edges, path.header))
         self.health.published["path"] += 1
 
