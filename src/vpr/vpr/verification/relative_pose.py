@@ -21,7 +21,7 @@ PNP_CONFIDENCE = 0.9999
 PNP_TOLERANCE = 2.0  # times the epipolar threshold: the points have errors of their own
 MIN_POINTS = 4
 REFINEMENTS = 8
-CONVERGED = 1e-7  # m and rad
+CONVERGED = 1e-5  # m and rad
 HUBER = 2.0  # standard deviations beyond which a residual counts less
 MODEL_FLOOR = (0.02, 0.005)  # m, rad; rolling shutter and the like that residuals do not show
 
