@@ -13,7 +13,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,7 @@ def run_bench(out: Path, readme: Path | None) -> None:
         lambda: search_cost(details),
     ):
         lines += section()
+        details["lines"] = [asdict(line) for line in lines]
         (out / "results.json").write_text(json.dumps(details, indent=2) + "\n")
     table = Table("figure", "ours", "peer, same run", "wanted", title="results")
     for line in lines:
