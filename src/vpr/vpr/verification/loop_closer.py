@@ -1,26 +1,21 @@
 """Verification of place matches: every candidate ends VERIFIED or REJECTED with a reason.
 
-A candidate must pass, in this order: enough matches that agree with one epipolar geometry and
-are spread over the image; a plausible relative pose; what odometry allows; and a second closure
-of another keyframe that tells the same story. Look-alike places fail the last two.
+A candidate must pass, in this order: what odometry and GPS allow; enough matches that agree with
+one epipolar geometry, keep their layout and are spread over the image; a sure and plausible
+relative pose; what odometry says of that pose; and further closures of other keyframes that tell
+the same story. Look-alike places fail the first or the last two.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vpr.config import LoopClosureConfig
-from vpr.geometry import (
-    pose_from_quaternion,
-    relative,
-    rotation_angle,
-    translation_norm,
-)
+from vpr.geometry import pose_from_quaternion, rotation_angle, translation_norm
 from vpr.records import (
     CameraModel,
     ClosureState,
@@ -32,30 +27,10 @@ from vpr.records import (
 )
 from vpr.verification.agreement import Agreement, Sighting
 from vpr.verification.features import Depth, LocalFeatures, OrbFeatures
-from vpr.verification.landmarks import Landmarks, Neighbour, camera_step, from_depth, triangulated
-from vpr.verification.plausibility import (
-    Pair,
-    gps_forbids,
-    odometry_contradicts,
-    odometry_forbids,
-)
+from vpr.verification.keyframe_views import KeyframeView, KeyframeViews
+from vpr.verification.plausibility import gps_forbids, odometry_contradicts, odometry_forbids
 from vpr.verification.relative_pose import RelativePose, metric_pose, weak_pose
-from vpr.verification.state import pack_features, unpack_features
 from vpr.verification.two_view import TwoView, match_views
-
-NEIGHBOUR_SEARCH = 12  # keyframes looked through on each side for a triangulation baseline
-BASELINE_LIMIT = 4.0  # times the wanted baseline; features are no longer matched beyond it
-
-
-@dataclass
-class _View:
-    """A keyframe as verification remembers it."""
-
-    keyframe: Keyframe
-    features: LocalFeatures | None
-    path: float  # m driven in its session
-    index: int  # position among all keyframes
-    landmarks: Landmarks | None = None
 
 
 class _Refused(Exception):
@@ -75,7 +50,10 @@ def _refuse_if(key: str, reason: str, inliers: int = 0) -> None:
 class LoopCloser:
     """Keeps the local features of keyframes and verifies place matches against them.
 
-    About 45 bytes a feature are kept: 36 KiB a keyframe at 800 features, 46 KiB with landmarks.
+    A candidate ends VERIFIED or REJECTED; ``rejected_by`` is one of no_features,
+    too_few_features, contradicts_odometry, contradicts_gps, too_few_inliers, layout,
+    inlier_share, coverage, too_few_landmarks, landmark_coverage, view_scale, too_far,
+    contradicts_closure, better_candidate, no_agreement.
     """
 
     def __init__(self, config: LoopClosureConfig) -> None:
@@ -83,8 +61,7 @@ class LoopCloser:
         self._extractor = OrbFeatures(config)
         values = config.camera_in_base
         self._base_T_camera = pose_from_quaternion(values[:3], values[3:])
-        self._views: dict[int, _View] = {}
-        self._order: list[int] = []
+        self._views = KeyframeViews(config, self._base_T_camera)
         self._agreement = Agreement(config)
 
     def __len__(self) -> int:
@@ -101,16 +78,11 @@ class LoopCloser:
         """
         return self._extractor(image, depth, camera)
 
-    def add_keyframe(self, keyframe: Keyframe, features: LocalFeatures | None) -> None:
-        """Remember a keyframe; None where its image was lost."""
-        if keyframe.odometry is not None and not np.isfinite(keyframe.odometry).all():
-            keyframe = replace(keyframe, odometry=None)
-        path = 0.0
-        before = self._views[self._order[-1]] if self._order else None
-        if before is not None and before.keyframe.session == keyframe.session:
-            path = before.path + _step_length(before.keyframe, keyframe)
-        self._views[keyframe.id] = _View(keyframe, features, path, len(self._order))
-        self._order.append(keyframe.id)
+    def add_keyframe(
+        self, keyframe: Keyframe, features: LocalFeatures | None, problem: str = ""
+    ) -> None:
+        """Remember a keyframe; without features, ``problem`` says why its image gave none."""
+        self._views.add(keyframe, features, problem or "its image was never received")
 
     def verify(self, matches: PlaceMatches) -> list[LoopClosure]:
         """Judge the candidates of one query.
@@ -141,12 +113,7 @@ class LoopCloser:
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Arrays and JSON-able metadata from which ``restore`` rebuilds all keyframes."""
-        views = [self._views[keyframe_id] for keyframe_id in self._order]
-        landmarks = [self._landmarks(view) for view in views]
-        keyframes = [view.keyframe for view in views]
-        features = [view.features for view in views]
-        paths = [view.path for view in views]
-        return pack_features(keyframes, features, landmarks, paths)
+        return self._views.state()
 
     def restore(self, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
         """Replace all keyframes by a saved state.
@@ -154,26 +121,20 @@ class LoopCloser:
         Raises:
             FeatureStateError: the state is incomplete or contradicts itself.
         """
-        restored = unpack_features(arrays, metadata)
-        self._views = {
-            keyframe.id: _View(keyframe, features, path, index, landmarks)
-            for index, (keyframe, features, landmarks, path) in enumerate(restored)
-        }
-        self._order = list(self._views)
+        self._views.restore(arrays, metadata)
         self._agreement = Agreement(self.config)
 
     # One candidate
 
     def _examine(self, matches: PlaceMatches, match: PlaceMatch) -> Sighting:
-        query, reference = self._view(matches.query_id), self._view(match.reference_id)
-        pair = Pair(query.keyframe, reference.keyframe, query.path, reference.path)
+        query, query_features = self._view(matches.query_id)
+        reference, reference_features = self._view(match.reference_id)
+        pair = self._views.pair(query, reference)
         _refuse_if("contradicts_odometry", odometry_forbids(pair, self.config))
         _refuse_if("contradicts_gps", gps_forbids(pair, self.config))
-        assert query.features is not None
-        assert reference.features is not None
-        views = match_views(query.features, reference.features, self.config)
+        views = match_views(query_features, reference_features, self.config)
         self._check_matches(views)
-        measured = self._measure(query, reference, views)
+        measured = self._measure(query, reference, query_features, reference_features, views)
         self._check_pose(measured, views)
         contradiction = odometry_contradicts(pair, measured, self.config)
         _refuse_if("contradicts_odometry", contradiction, views.inliers)
@@ -190,16 +151,18 @@ class LoopCloser:
         _refuse_if("contradicts_closure", self._agreement.contradiction(sighting), views.inliers)
         return sighting
 
-    def _view(self, keyframe_id: int) -> _View:
+    def _view(self, keyframe_id: int) -> tuple[KeyframeView, LocalFeatures]:
         view = self._views.get(keyframe_id)
-        if view is None or view.features is None:
-            raise _Refused("no_features", f"the image of keyframe {keyframe_id} was never received")
+        if view is None:
+            raise _Refused("no_features", f"keyframe {keyframe_id} is not known here")
+        if view.features is None:
+            raise _Refused("no_features", f"keyframe {keyframe_id}: {view.problem}")
         if len(view.features) < self.config.min_inliers:
             raise _Refused(
                 "too_few_features",
                 f"keyframe {keyframe_id} has only {len(view.features)} features: blank or blurred",
             )
-        return view
+        return view, view.features
 
     def _check_matches(self, views: TwoView) -> None:
         config = self.config
@@ -232,22 +195,27 @@ class LoopCloser:
                 views.inliers,
             )
 
-    def _measure(self, query: _View, reference: _View, views: TwoView) -> RelativePose:
+    def _measure(
+        self,
+        query: KeyframeView,
+        reference: KeyframeView,
+        query_features: LocalFeatures,
+        reference_features: LocalFeatures,
+        views: TwoView,
+    ) -> RelativePose:
         """From the landmarks of the reference, else of the query; without any, without scale.
 
         Where there are landmarks a pose that they do not confirm is refused, not weakened.
         """
-        assert query.features is not None
-        assert reference.features is not None
         confirmable = False
         for view, of_reference in ((reference, True), (query, False)):
-            landmarks = self._landmarks(view)
+            landmarks = self._views.landmarks(view)
             if landmarks is None or landmarks.known.sum() < self.config.min_landmarks:
                 continue
             confirmable = True
             pose = metric_pose(
-                query.features,
-                reference.features,
+                query_features,
+                reference_features,
                 views,
                 landmarks,
                 of_reference,
@@ -293,47 +261,6 @@ class LoopCloser:
                 views.inliers,
             )
 
-    # Landmarks
-
-    def _landmarks(self, view: _View) -> Landmarks | None:
-        """Metric points of a keyframe's features; triangulated once both neighbours are known."""
-        if view.landmarks is not None or view.features is None:
-            return view.landmarks
-        if np.isfinite(view.features.depths).sum() >= self.config.min_landmarks:
-            view.landmarks = from_depth(view.features, self.config)
-            return view.landmarks
-        neighbours = [self._neighbour(view, side) for side in (-1, 1)]
-        found = [neighbour for neighbour in neighbours if neighbour is not None]
-        if not found:
-            return None
-        landmarks = triangulated(view.features, found, self.config)
-        if neighbours[1] is not None:  # a newest keyframe may yet get a better one
-            view.landmarks = landmarks
-        return landmarks
-
-    def _neighbour(self, view: _View, side: int) -> Neighbour | None:
-        """The nearest keyframe of the session on one side that is a baseline away."""
-        own = view.keyframe.odometry
-        if own is None:
-            return None
-        wanted = self.config.triangulation_baseline
-        for steps in range(1, NEIGHBOUR_SEARCH + 1):
-            index = view.index + side * steps
-            if not 0 <= index < len(self._order):
-                return None
-            other = self._views[self._order[index]]
-            pose = other.keyframe.odometry
-            if other.keyframe.session != view.keyframe.session or pose is None:
-                return None
-            step = relative(own, pose)
-            baseline = translation_norm(step)
-            if baseline >= wanted and other.features is not None:
-                if baseline > BASELINE_LIMIT * wanted:
-                    return None
-                motion = camera_step(own, pose, self._base_T_camera)
-                return Neighbour(other.features, motion, steps)
-        return None
-
     # Verdicts
 
     def _closure(self, matches: PlaceMatches, match: PlaceMatch, **fields: Any) -> LoopClosure:
@@ -359,9 +286,3 @@ class LoopCloser:
             rejected_by=key,
             inliers=inliers,
         )
-
-
-def _step_length(before: Keyframe, after: Keyframe) -> float:
-    if before.odometry is None or after.odometry is None:
-        return 0.0
-    return translation_norm(relative(before.odometry, after.odometry))
