@@ -281,6 +281,22 @@ def bag_info(bag: Path) -> None:
     console.print(table)
 
 
+@map_app.command("info")
+def map_info(folder: Path) -> None:
+    """What a map holds, after checking every part of it."""
+    from vpr.maps.folder import MapError, read_manifest, read_part
+
+    try:
+        manifest = read_manifest(folder)
+        table = Table("part", "holds", "bytes", title=f"{folder}: model {manifest.model}")
+        for part in manifest.parts:
+            read_part(folder, part.name)
+            table.add_row(part.name, str(part.count), f"{part.bytes:,}")
+    except MapError as error:
+        _fail(str(error))
+    console.print(table)
+
+
 def _write_bag(out: Path, write: Callable[[], int]) -> None:
     from vpr.bags.reader import BagError
     from vpr.evaluation.places import EvaluationError
