@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from vpr.bags.reader import BagError, BagReader
 from vpr.bags.writer import BagWriter, offered_qos
 

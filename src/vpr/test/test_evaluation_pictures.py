@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
 from vpr.evaluation.pictures import (
     REJECTED,
     VERIFIED,

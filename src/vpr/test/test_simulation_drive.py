@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 from pymap3d import geodetic2enu
+
 from vpr.geometry import yaw_of
 from vpr.simulation.config import SimulationConfig
 from vpr.simulation.drive import Drive, plan_drive

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+
 from vpr.bags.reader import BagReader, header_stamp_ns
 from vpr.simulation.config import SimulationConfig
 from vpr.simulation.drive import plan_drive

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+
 from vpr.geometry import inverse, pose_from_xy_yaw
 from vpr.records import CameraModel, Pose
 from vpr.simulation.atlas import AtlasBuilder
