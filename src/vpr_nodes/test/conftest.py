@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -100,9 +100,14 @@ class Nodes:
         self.environment = os.environ | {"ROS_DOMAIN_ID": str(domain_id)}
         self.children: list[subprocess.Popen[str]] = []
 
-    def start(self, executable: str, *arguments: str, **parameters: Any) -> subprocess.Popen[str]:
-        """Start an executable of vpr_nodes with parameters; returns its process."""
-        words = ["--ros-args", *arguments]
+    def start(
+        self, executable: str, *arguments: str, own: Sequence[str] = (), **parameters: Any
+    ) -> subprocess.Popen[str]:
+        """Start an executable of vpr_nodes with parameters; returns its process.
+
+        ``arguments`` are ROS's, ``own`` are the executable's.
+        """
+        words = [*own, "--ros-args", *arguments]
         for name, value in {"diagnostics_period": 0.1, **parameters}.items():
             shown = str(value).lower() if isinstance(value, bool) else value
             words += ["-p", f"{name}:={shown!r}" if shown == "" else f"{name}:={shown}"]

@@ -76,3 +76,21 @@ def test_two_robots_in_two_namespaces_do_not_touch(probe, nodes):
     probe.until(lambda: len(heard["anna"]) == 1)
     probe.spin(0.5)
     assert not heard["bert"]
+
+
+def test_several_nodes_compose_into_one_process(probe, nodes):
+    child = nodes.start("composed", own=["--nodes", "segmentation", "pose_graph"])
+    attention = probe.hear(Image, "attention")
+    probe.publisher(Image, "camera/image_raw").publish(image_msg(textured(0), 10**9))
+    probe.until(lambda: len(attention) == 1)
+    for name in ("segmentation", "pose_graph"):
+        state = probe.call(GetState, f"/{name}/get_state", GetState.Request())
+        assert state.current_state.label == "active"
+    assert child.poll() is None
+
+
+def test_a_composed_process_ends_when_one_node_is_refused(nodes):
+    child = nodes.start("composed", own=["--nodes", "pose_graph"], publish_period=-1.0)
+    output, _ = child.communicate(timeout=40)
+    assert child.returncode == 2
+    assert "pose_graph.publish_period = -1.0" in output
