@@ -18,11 +18,12 @@ from vpr.config import (
     PoseGraphConfig,
     SequenceMatchingConfig,
 )
-from vpr.evaluation.recording import Run, image_of, image_topic, read_source
+from vpr.evaluation.recording import Run, image_topic, read_source
 from vpr.geometry import PoseTrack, PoseUnavailable
 from vpr.graph.edges import EdgeKind
 from vpr.graph.pose_graph import PoseGraph
 from vpr.images.decoding import ImageError, decode_depth
+from vpr.messages import camera_of, image_of
 from vpr.models.embedder import Embedder
 from vpr.places.recognizer import PlaceRecognizer
 from vpr.records import CameraModel, ClosureState, LoopClosure, Pose
@@ -101,7 +102,7 @@ def run_bag(path: Path, params_file: Path | None = None) -> Run:
             message = bag.decode(raw)
             stamp = header_stamp_ns(message)
             if raw.topic == CAMERA_INFO_TOPIC:
-                camera = _camera_of(message)
+                camera = camera_of(message)
             elif raw.topic == DEPTH_TOPIC:
                 depths = {stamp: _depth_of(message, config.depth_scale)}
             else:
@@ -124,12 +125,6 @@ def _pose_at(track: PoseTrack, stamp: int) -> Pose | None:
         return track.at(stamp)
     except PoseUnavailable:
         return None
-
-
-def _camera_of(message: Any) -> CameraModel:
-    matrix = np.asarray(message.k, np.float64).reshape(3, 3)
-    distortion = np.asarray(message.d, np.float64)
-    return CameraModel(message.width, message.height, matrix, distortion)
 
 
 def _depth_of(message: Any, scale: float) -> NDArray[np.float32]:

@@ -12,9 +12,10 @@ from sensor_msgs.msg import Image as ImageMsg
 from vpr_interfaces.msg import Descriptor as DescriptorMsg
 
 from vpr.config import EmbeddingConfig
+from vpr.messages import image_of, stamp_ns
 from vpr.models.embedder import Embedder
 from vpr.records import Image
-from vpr_nodes.conversions import descriptor_msg, image_of, stamp_ns, time_msg
+from vpr_nodes.conversions import descriptor_msg, time_msg
 from vpr_nodes.image_input import ExactStampJoin, ImageInput
 from vpr_nodes.vpr_node import RELIABLE, SENSOR, VprNode, run
 

@@ -10,9 +10,9 @@ from nav_msgs.msg import Odometry
 from sensor_msgs.msg import NavSatFix
 
 from vpr.config import GpsImageSyncConfig
+from vpr.messages import fix_of, pose_of, stamp_ns
 from vpr.records import Image
 from vpr.supervision.synchronizer import GpsImageSynchronizer
-from vpr_nodes.conversions import fix_of, pose_of, stamp_ns
 from vpr_nodes.image_input import ImageInput
 from vpr_nodes.vpr_node import SENSOR, VprNode, run
 

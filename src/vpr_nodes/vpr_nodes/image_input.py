@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image as ImageMsg
 
-from vpr_nodes.conversions import image_of, stamp_ns
+from vpr.messages import image_of, stamp_ns
 from vpr_nodes.vpr_node import SENSOR, VprNode
 
 RAW_TOPIC = "camera/image_raw"

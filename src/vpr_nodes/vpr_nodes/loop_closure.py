@@ -22,16 +22,11 @@ from vpr_interfaces.msg import PlaceMatches as PlaceMatchesMsg
 
 from vpr.config import LoopClosureConfig
 from vpr.images.decoding import decode_depth
+from vpr.messages import camera_of, keyframe_of, matches_of, stamp_ns
 from vpr.records import CameraModel, ClosureState, Image, Keyframe, LoopClosure, PlaceMatches
 from vpr.verification.features import LocalFeatures
 from vpr.verification.loop_closer import LoopCloser
-from vpr_nodes.conversions import (
-    camera_of,
-    closure_msg,
-    keyframe_of,
-    matches_of,
-    stamp_ns,
-)
+from vpr_nodes.conversions import closure_msg
 from vpr_nodes.image_input import ExactStampJoin, ImageInput
 from vpr_nodes.map_part import MapPart
 from vpr_nodes.vpr_node import RELIABLE, SENSOR, VprNode, run

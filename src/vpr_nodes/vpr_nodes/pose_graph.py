@@ -24,8 +24,9 @@ from vpr_interfaces.msg import PoseGraph as PoseGraphMsg
 from vpr.config import PoseGraphConfig
 from vpr.geometry import quaternion_of
 from vpr.graph.pose_graph import PoseGraph
+from vpr.messages import closure_of, keyframe_of, stamp_ns
 from vpr.records import ClosureState, LoopClosure, Pose
-from vpr_nodes.conversions import closure_of, keyframe_of, pose_msg, stamp_ns, time_msg
+from vpr_nodes.conversions import pose_msg, time_msg
 from vpr_nodes.graph_messages import EdgeMessages, graph_msg, marker_array
 from vpr_nodes.map_service import MapService
 from vpr_nodes.vpr_node import LATCHED, RELIABLE, SENSOR, VprNode, run

@@ -20,17 +20,11 @@ from vpr_interfaces.msg import PlaceMatches as PlaceMatchesMsg
 
 from vpr.config import SequenceMatchingConfig
 from vpr.geometry import PoseTrack, PoseUnavailable
+from vpr.messages import covariance_of, fix_of, pose_of, stamp_ns
 from vpr.places.recognizer import PlaceRecognizer
 from vpr.records import Covariance, GpsFix
 from vpr.supervision.fixes import FixTrack
-from vpr_nodes.conversions import (
-    covariance_of,
-    fix_of,
-    keyframe_msg,
-    matches_msg,
-    pose_of,
-    stamp_ns,
-)
+from vpr_nodes.conversions import keyframe_msg, matches_msg
 from vpr_nodes.map_part import MapPart
 from vpr_nodes.vpr_node import RELIABLE, SENSOR, VprNode, run
 

@@ -11,19 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vpr.bags.reader import BagReader, header_stamp_ns
-from vpr.geometry import PoseTrack, pose_from_quaternion
-from vpr.images.decoding import ImageError, decode_compressed, decode_image
+from vpr.geometry import PoseTrack
+from vpr.images.decoding import ImageError
+from vpr.messages import closure_of, image_of, keyframe_of, matches_of, pose_of
 from vpr.records import (
-    ClosureState,
-    Covariance,
     Image,
     Keyframe,
     LoopClosure,
-    MatchSource,
-    PlaceMatch,
     PlaceMatches,
     Pose,
 )
@@ -61,76 +56,6 @@ class Source:
     truth: PoseTrack | None
 
 
-def stamp_of(stamp: Any) -> int:
-    """Integer nanoseconds of a decoded builtin_interfaces/Time."""
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
-
-
-def pose_of(pose: Any) -> Pose:
-    """4x4 pose of a decoded geometry_msgs/Pose."""
-    p, q = pose.position, pose.orientation
-    return pose_from_quaternion((p.x, p.y, p.z), (q.x, q.y, q.z, q.w))
-
-
-def _covariance_of(pose: Any) -> Covariance | None:
-    covariance = np.asarray(pose.covariance, np.float64).reshape(6, 6)
-    return covariance if covariance.any() else None
-
-
-def _keyframe(message: Any) -> Keyframe:
-    return Keyframe(
-        id=int(message.id),
-        session=int(message.session),
-        stamp_ns=header_stamp_ns(message),
-        descriptor=np.asarray(message.descriptor.data, np.float32),
-        model=message.descriptor.model,
-        odometry=pose_of(message.odometry.pose) if message.has_odometry else None,
-        odometry_covariance=_covariance_of(message.odometry) if message.has_odometry else None,
-        frame_id=message.header.frame_id,
-    )
-
-
-def _matches(message: Any) -> PlaceMatches:
-    return PlaceMatches(
-        query_id=int(message.query_id),
-        query_session=int(message.query_session),
-        query_stamp_ns=header_stamp_ns(message),
-        candidates=tuple(
-            PlaceMatch(
-                reference_id=int(match.reference_id),
-                reference_session=int(match.reference_session),
-                reference_stamp_ns=stamp_of(match.reference_stamp),
-                distance=float(match.distance),
-                sequence_score=float(match.sequence_score),
-                probability=float(match.probability),
-                source=MatchSource(match.source),
-            )
-            for match in message.candidates
-        ),
-        searched=int(message.searched),
-        explanation=message.explanation,
-    )
-
-
-def _closure(message: Any) -> LoopClosure:
-    known = bool(message.has_relative_pose)
-    return LoopClosure(
-        query_id=int(message.query_id),
-        query_session=int(message.query_session),
-        query_stamp_ns=header_stamp_ns(message),
-        reference_id=int(message.reference_id),
-        reference_session=int(message.reference_session),
-        reference_stamp_ns=stamp_of(message.reference_stamp),
-        state=ClosureState(message.state),
-        reason=message.reason,
-        probability=float(message.probability),
-        inliers=int(message.inliers),
-        relative_pose=pose_of(message.relative_pose.pose) if known else None,
-        covariance=_covariance_of(message.relative_pose) if known else None,
-        rejected_by=message.rejected_by,
-    )
-
-
 def _messages(bag: BagReader, ending: str) -> Iterator[tuple[int, Any]]:
     for topic in bag.topics:
         if topic.lstrip("/") == ending or topic.endswith(f"/{ending}"):
@@ -149,13 +74,13 @@ def read_run(path: Path) -> Run:
         for topic in (*IMAGE_TOPICS, "attention", "descriptor"):
             _note_arrivals(run, topic, bag)
         for arrival, message in _messages(bag, "keyframe"):
-            run.keyframes.append(_keyframe(message))
+            run.keyframes.append(keyframe_of(message))
             _first(run, "keyframe", header_stamp_ns(message), arrival)
         for arrival, message in _messages(bag, "matches"):
-            run.matches[int(message.query_id)] = _matches(message)
+            run.matches[int(message.query_id)] = matches_of(message)
             _first(run, "matches", header_stamp_ns(message), arrival)
         for arrival, message in _messages(bag, "loop_closures"):
-            closure = _closure(message)
+            closure = closure_of(message)
             closures[closure.query_id, closure.reference_id] = closure
             _first(run, "loop_closures", closure.query_stamp_ns, arrival)
         _read_graph(run, bag)
@@ -242,20 +167,6 @@ def read_images(path: Path, stamps_ns: set[int]) -> dict[int, Image]:
                 except ImageError:
                     continue
     return images
-
-
-def image_of(message: Any) -> Image:
-    """Pixels of a decoded Image or CompressedImage; raises ImageError."""
-    if hasattr(message, "format"):
-        return decode_compressed(message.data)
-    return decode_image(
-        message.encoding,
-        message.height,
-        message.width,
-        message.step,
-        message.data,
-        bool(message.is_bigendian),
-    )
 
 
 def _track(bag: BagReader, ending: str) -> PoseTrack:
