@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Self
 
 from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.rosbag2 import ReaderError
+from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, get_typestore
 
 
@@ -39,6 +41,7 @@ class BagReader:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
+        self.undecodable: Counter[str] = Counter()
         if not self.path.exists():
             raise BagError(f"no bag at {self.path}")
         if self.path.suffix in (".mcap", ".db3") and (self.path.parent / "metadata.yaml").exists():
@@ -114,12 +117,20 @@ class BagReader:
     def messages(self, topic: str) -> Iterator[tuple[int, Any]]:
         """(recorded timestamp ns, decoded message) of one topic in order.
 
+        A message whose bytes are not one of its type, as a transport may leave it, is passed over
+        and counted in ``undecodable``.
+
         Raises:
             BagError: the topic is absent, or the recording is damaged.
         """
         self.require(topic)
         for message in self.raw([topic]):
-            yield message.timestamp_ns, self.decode(message)
+            try:
+                decoded = self.decode(message)
+            except SerdeError:
+                self.undecodable[topic] += 1
+                continue
+            yield message.timestamp_ns, decoded
 
 
 def header_stamp_ns(message: Any) -> int:

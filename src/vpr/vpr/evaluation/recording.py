@@ -5,7 +5,7 @@ Topic names are matched by their ends, so a recording made in a namespace reads 
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +44,7 @@ class Run:
     refused: dict[tuple[int, int], str] = field(default_factory=dict)  # by the pose graph
     arrivals: dict[str, dict[int, int]] = field(default_factory=dict)
     processing_ms: dict[str, dict[str, float]] = field(default_factory=dict)
+    undecodable: Counter[str] = field(default_factory=Counter)  # damaged messages by topic
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ def read_run(path: Path) -> Run:
             _first(run, "loop_closures", closure.query_stamp_ns, arrival)
         _read_graph(run, bag)
         _read_diagnostics(run, bag)
+        run.undecodable.update(bag.undecodable)
     run.closures.extend(closures.values())
     return run
 

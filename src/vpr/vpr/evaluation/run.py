@@ -94,6 +94,7 @@ def summarise(run: Run, source: Source, config: SequenceMatchingConfig) -> dict[
         "closure_rotation_error_deg_p95": figures.rotation_error_deg,
         "closure_translation_error_m_max": figures.worst_translation_error_m,
         "closure_rotation_error_deg_max": figures.worst_rotation_error_deg,
+        "undecodable_messages": dict(run.undecodable),
         "rejected_by_reason": dict(figures.rejected_by_reason),
         "latency_ms": latencies(run),
         "processing_ms": run.processing_ms,
