@@ -191,6 +191,7 @@ class LoopClosureConfig(ImageInput):
     layout_tolerance: Positive
     min_aligned: int = Field(ge=3, le=5000)
     min_inliers: int = Field(ge=8, le=5000)
+    min_inliers_unconfirmed: int = Field(ge=8, le=5000)
     min_inlier_share: Fraction
     min_inlier_coverage: Fraction
     max_translation: Positive

@@ -28,7 +28,12 @@ from vpr.records import (
 from vpr.verification.agreement import Agreement, Sighting
 from vpr.verification.features import Depth, LocalFeatures, OrbFeatures
 from vpr.verification.keyframe_views import KeyframeView, KeyframeViews
-from vpr.verification.plausibility import gps_forbids, odometry_contradicts, odometry_forbids
+from vpr.verification.plausibility import (
+    gps_forbids,
+    is_checkable,
+    odometry_contradicts,
+    odometry_forbids,
+)
 from vpr.verification.relative_pose import RelativePose, metric_pose, weak_pose
 from vpr.verification.two_view import TwoView, match_views
 
@@ -135,6 +140,9 @@ class LoopCloser:
         views = match_views(query_features, reference_features, self.config)
         self._check_matches(views)
         measured = self._measure(query, reference, query_features, reference_features, views)
+        calibrated = not (query_features.camera.assumed or reference_features.camera.assumed)
+        if calibrated and not measured.metric and not is_checkable(pair):
+            self._check_unconfirmed(views)
         self._check_pose(measured, views)
         contradiction = odometry_contradicts(pair, measured, self.config)
         _refuse_if("contradicts_odometry", contradiction, views.inliers)
@@ -192,6 +200,17 @@ class LoopCloser:
                 "coverage",
                 f"the {views.inliers} agreeing matches cover {views.coverage:.0%} of the image, "
                 f"{config.min_inlier_coverage:.0%} needed",
+                views.inliers,
+            )
+
+    def _check_unconfirmed(self, views: TwoView) -> None:
+        """Twin houses share a few dozen matches; only more than that can stand alone."""
+        if views.inliers < self.config.min_inliers_unconfirmed:
+            raise _Refused(
+                "too_few_inliers",
+                f"{views.inliers} of {views.matches} matches agree with one motion, "
+                f"{self.config.min_inliers_unconfirmed} needed where neither odometry, GPS nor "
+                "depth can confirm it",
                 views.inliers,
             )
 

@@ -28,6 +28,17 @@ class Pair:
         return abs(self.query_path - self.reference_path)
 
 
+def is_checkable(pair: Pair) -> bool:
+    """Whether odometry within one session or GPS at both ends can confirm or forbid a pair."""
+    query, reference = pair.query, pair.reference
+    by_odometry = (
+        query.session == reference.session
+        and query.odometry is not None
+        and reference.odometry is not None
+    )
+    return by_odometry or (query.fix is not None and reference.fix is not None)
+
+
 def odometry_forbids(pair: Pair, config: LoopClosureConfig) -> str:
     """Why odometry can't be wrong enough for the two to be one place, in words; else empty.
 
