@@ -172,6 +172,7 @@ def test_a_map_is_saved_loaded_and_a_new_drive_finds_its_place_in_it(probe, node
     first = [nodes.start(name, publish_period=0.05) if name == "pose_graph" else nodes.start(name)
              for name in suite]  # fmt: skip
     keyframes = probe.hear(Keyframe, "keyframe")
+    matches = probe.hear(PlaceMatches, "matches")
     graphs = probe.hear(PoseGraph, "graph", LATCHED)
     seen = probe.publisher(Descriptor, "descriptor")
     pose = probe.publisher(Odometry, "odometry")
@@ -189,11 +190,11 @@ def test_a_map_is_saved_loaded_and_a_new_drive_finds_its_place_in_it(probe, node
 
     graphs.clear()
     keyframes.clear()
+    matches.clear()
     for name in suite:
         extra = {"publish_period": 0.05} if name == "pose_graph" else {}
         nodes.start(name, map=folder, **extra)
     everybody_listens(probe)
-    matches = probe.hear(PlaceMatches, "matches")
     for i in range(8):
         pose.publish(odometry(1000 * SECOND + SECOND * i, 100 + i))
         seen.publish(descriptor(1000 * SECOND + SECOND * i, i))
