@@ -28,6 +28,7 @@ from vpr.records import (
 from vpr.verification.agreement import Agreement, Sighting
 from vpr.verification.features import Depth, LocalFeatures, OrbFeatures
 from vpr.verification.keyframe_views import KeyframeView, KeyframeViews
+from vpr.verification.matching import load_kernel
 from vpr.verification.plausibility import (
     gps_forbids,
     is_checkable,
@@ -68,6 +69,7 @@ class LoopCloser:
         self._base_T_camera = pose_from_quaternion(values[:3], values[3:])
         self._views = KeyframeViews(config, self._base_T_camera)
         self._agreement = Agreement(config)
+        load_kernel()
 
     def __len__(self) -> int:
         return len(self._views)

@@ -58,6 +58,12 @@ def _nearest(
     return nearest, best, second, back
 
 
+def load_kernel() -> None:
+    """Compile the matcher now, or load it from numba's cache, rather than at the first match."""
+    two = np.zeros((2, 32), np.uint8)
+    match_descriptors(two, two, ratio=1.0, max_distance=256)
+
+
 def match_descriptors(
     a: NDArray[np.uint8], b: NDArray[np.uint8], ratio: float, max_distance: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
