@@ -56,9 +56,8 @@ def main() -> None:
         with suppress(KeyboardInterrupt):
             for node in nodes:
                 node.finish()
-            rclpy.try_shutdown()
     if nodes:
-        leave(2 if refused else 0)
+        leave(nodes, 2 if refused else 0)
 
 
 if __name__ == "__main__":

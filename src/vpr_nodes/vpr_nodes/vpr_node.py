@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar, TypeVar
 
@@ -33,6 +34,7 @@ LATCHED = QoSProfile(
     reliability=QoSReliabilityPolicy.RELIABLE,
     durability=QoSDurabilityPolicy.TRANSIENT_LOCAL,
 )
+LEAVE_PATIENCE = 3  # s
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 
 
@@ -216,13 +218,19 @@ def run(
         with suppress(KeyboardInterrupt):  # a second Ctrl-C during the clean-up
             if node is not None:
                 node.finish()
-            rclpy.try_shutdown()
     if node is not None:
-        leave(2 if refused or node.start_error else 0)
+        leave([node], 2 if refused or node.start_error else 0)
 
 
-def leave(status: int) -> None:
-    """End the process at once: all is closed, and Fast DDS may wait for ever in its destructors."""
+def leave(nodes: Sequence[VprNode], status: int) -> None:
+    """Tell the other participants and end the process.
+
+    Fast DDS was seen to wait for ever in its destructors, so SIGALRM ends it after a while.
+    """
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(LEAVE_PATIENCE)
+    for node in nodes:
+        node.destroy_node()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
