@@ -14,6 +14,8 @@ from rosbags.rosbag2 import ReaderError
 from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, get_typestore
 
+from vpr.messages import stamp_ns
+
 
 class BagError(ValueError):
     """A bag that cannot be used: missing, truncated, or without a needed topic."""
@@ -135,5 +137,4 @@ class BagReader:
 
 def header_stamp_ns(message: Any) -> int:
     """Integer nanoseconds of a decoded message's header stamp."""
-    stamp = message.header.stamp
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+    return stamp_ns(message.header.stamp)
