@@ -1,4 +1,4 @@
-"""The command line: ``vpr demo | run | play | record | eval | bag | map | bench``.
+"""The command line: ``vpr demo | run | play | record | eval | bag | map | graph | bench``.
 
 Commands that start nodes need a built workspace; the rest is the pure library.
 """
@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from vpr.commands import graph
 from vpr.config import ConfigError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -24,6 +25,7 @@ map_app = typer.Typer(no_args_is_help=True, help="Look into a map folder.")
 app.add_typer(eval_app, name="eval")
 app.add_typer(bag_app, name="bag")
 app.add_typer(map_app, name="map")
+app.add_typer(graph.app, name="graph")
 console = Console()
 
 ParamsFile = Annotated[
