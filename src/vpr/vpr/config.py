@@ -126,6 +126,7 @@ class EmbeddingConfig(ImageInput):
     attention: Literal["none", "pooling"]
     whitening: str
     device: Literal["auto", "cpu", "cuda"]
+    runtime: Literal["auto", "pytorch", "openvino"]
     mixed_precision: bool
     threads: int = Field(ge=0, le=256)
 
