@@ -51,6 +51,7 @@ class NodeConfig(BaseModel):
     node_name: ClassVar[str]
     autostart: bool
     diagnostics_period: Positive
+    niceness: int = Field(ge=0, le=19)
 
     @classmethod
     def from_file(cls, path: Path | None = None, **overrides: Any) -> Self:
