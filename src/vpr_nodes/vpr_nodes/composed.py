@@ -63,7 +63,7 @@ def main() -> None:
 def _spin(nodes: Sequence[VprNode]) -> None:
     """Spin each node in a thread of its own until the context ends.
 
-    One executor for all was 80 times slower: rclpy looks through every entity of every node for
+    One executor for all was 30 times slower: rclpy looks through every entity of every node for
     each message.
     """
     threads = []
