@@ -54,16 +54,16 @@ class EmbeddingNode(VprNode):
             self._embed(stamp, frame_id, image, None)
         elif (attention := self.attentions.take(stamp)) is not None:
             self._embed(stamp, frame_id, image, attention)
-        else:
-            self.images.put(stamp, (frame_id, image))
+        elif self.images.put(stamp, (frame_id, image)):
+            self.health.drop("no_attention_at_image", "an image whose attention never came")
 
     def _on_attention(self, message: ImageMsg) -> None:
         stamp = stamp_ns(message.header.stamp)
         attention = image_of(message)
         if (waiting := self.images.take(stamp)) is not None:
             self._embed(stamp, *waiting, attention)
-        else:
-            self.attentions.put(stamp, attention)
+        elif self.attentions.put(stamp, attention):
+            self.health.drop("no_image_at_attention", "an attention map whose image never came")
 
     def _embed(self, stamp: int, frame_id: str, image: Image, attention: Image | None) -> None:
         attentions = None if attention is None else [attention]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -105,10 +105,11 @@ class Embedder:
                 then an image without one is pooled evenly.
 
         Raises:
-            EmbeddingError: no image, or one that is not 8-bit with 1 or 3 channels.
+            EmbeddingError: no image, one that is not 8-bit with 1 or 3 channels, or an attention
+                map that is not 8-bit grey or has another aspect than its image.
         """
         batch = self._batch(images)
-        weights = self._attention_batch(attention, len(images))
+        weights = self._attention_batch(attention, images)
         with torch.inference_mode(), self._precision():
             descriptors = self._describe(batch, weights).float().cpu().numpy()
         if self._whitening is not None:
@@ -128,18 +129,33 @@ class Embedder:
         with contextlib.suppress(_AllLayersSeenError):  # what lies behind them is not computed
             self._activations[LAST_FEATURES] = self._backbone.features(batch)
 
-    def _describe(self, batch: Tensor, attention: Tensor | None) -> Tensor:
-        self._run((batch - self._shift) / self._scale)
+    def feature_maps(self, images: Sequence[Image]) -> dict[str, Tensor]:
+        """Activations (B, C, h, w) float32 of each layer the descriptor is pooled from.
+
+        Raises:
+            EmbeddingError: as ``embed``.
+        """
+        batch = self._batch(images)
+        with torch.no_grad(), self._precision():
+            self._run((batch - self._shift) / self._scale)
+        return {layer: values.float() for layer, values in self._activations.items()}
+
+    def pooled(self, maps: Mapping[str, Tensor], attention: Tensor | None) -> Tensor:
+        """Descriptors (B, D) of feature maps, through which gradients reach the attention.
+
+        Args:
+            attention: (B, 1, H, W), not negative; None weighs all positions alike.
+        """
         pooled = []
         for part in self._parts:
-            vector = gem_pool(
-                self._activations[part.layer].float(),
-                part.gem_p,
-                (part.rows, part.columns),
-                attention,
-            )
+            grid = part.rows, part.columns
+            vector = gem_pool(maps[part.layer].float(), part.gem_p, grid, attention)
             pooled.append(part.weight**0.5 * functional.normalize(vector))
         return functional.normalize(torch.cat(pooled, dim=1))
+
+    def _describe(self, batch: Tensor, attention: Tensor | None) -> Tensor:
+        self._run((batch - self._shift) / self._scale)
+        return self.pooled(self._activations, attention)
 
     def _batch(self, images: Sequence[Image]) -> Tensor:
         if len(images) == 0:
@@ -150,12 +166,14 @@ class Embedder:
         return batch.permute(0, 3, 1, 2).float()  # already channels-last in memory
 
     def _attention_batch(
-        self, attention: Sequence[NDArray[np.uint8]] | None, count: int
+        self, attention: Sequence[NDArray[np.uint8]] | None, images: Sequence[Image]
     ) -> Tensor | None:
         if self._config.attention == "none" or attention is None:
             return None
-        if len(attention) != count:
-            raise EmbeddingError(f"{len(attention)} attention maps for {count} images")
+        if len(attention) != len(images):
+            raise EmbeddingError(f"{len(attention)} attention maps for {len(images)} images")
+        for map_, image in zip(attention, images, strict=True):
+            _check_aspect(map_, image)
         size = (self._config.image_width // 4, self._config.image_height // 4)
         maps = [cv2.resize(map_, size, interpolation=cv2.INTER_AREA) for map_ in attention]
         return torch.from_numpy(np.stack(maps)[:, None]).to(self._device).float() / 255.0
@@ -176,6 +194,19 @@ class Embedder:
         if self._whitening is not None:
             digest.update(self._whitening.fingerprint)
         return digest.hexdigest()[:12]
+
+
+def _check_aspect(attention: NDArray[np.uint8], image: Image) -> None:
+    """Refuse a map of another picture; a map that was scaled down is off by at most one pixel."""
+    if attention.dtype != np.uint8 or attention.ndim != 2 or attention.size == 0:
+        raise EmbeddingError(
+            f"an attention map is 8-bit grey, not {attention.dtype} of shape {attention.shape}"
+        )
+    (rows, columns), (image_rows, image_columns) = attention.shape, image.shape[:2]
+    if abs(rows - columns * image_rows / image_columns) > 1.0:
+        raise EmbeddingError(
+            f"attention map {columns}x{rows} is not of an image {image_columns}x{image_rows}"
+        )
 
 
 def _device(name: str) -> torch.device:

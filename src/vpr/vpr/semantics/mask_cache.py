@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from vpr.config import SegmentationConfig
-from vpr.records import Image
 from vpr.semantics.attention import static_mask
 from vpr.semantics.classes import CLASS_COUNT, CLASS_NAMES, class_indices
 from vpr.semantics.segmenter import NetworkSegmenter, Segmentation
@@ -79,15 +78,15 @@ class MaskCache:
             raise MaskCacheError(f"{path} is of version {manifest.version}, not {VERSION}")
         return cls(folder, manifest)
 
-    def mask(self, name: str, image: Image) -> NDArray[np.uint8]:
-        """The mask of an image, at the image's size.
+    def mask(self, name: str, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """The mask (H, W) of an image of a ``size`` of (width, height), at that size.
 
         Raises:
             MaskCacheError: the cache has none, or the image's size is not the one it was made of.
         """
-        return self._read(MASK, name, image)
+        return self._read(MASK, name, size)
 
-    def activations(self, name: str, image: Image) -> NDArray[np.uint8]:
+    def activations(self, name: str, size: tuple[int, int]) -> NDArray[np.uint8]:
         """(19, H, W) activations of an image, 255 where a class is certain.
 
         Raises:
@@ -95,16 +94,16 @@ class MaskCache:
         """
         if not self.manifest.activations:
             raise MaskCacheError(f"{self.folder} holds masks only: make it with activations")
-        return np.stack([self._read(_folder_of(kind), name, image) for kind in CLASS_NAMES])
+        return np.stack([self._read(_folder_of(kind), name, size) for kind in CLASS_NAMES])
 
-    def _read(self, kind: str, name: str, image: Image) -> NDArray[np.uint8]:
-        size = self.manifest.images.get(name)
-        if size is None:
+    def _read(self, kind: str, name: str, size: tuple[int, int]) -> NDArray[np.uint8]:
+        made_of = self.manifest.images.get(name)
+        if made_of is None:
             raise MaskCacheError(f"{self.folder} has nothing of image '{name}'")
-        if size != (image.shape[1], image.shape[0]):
+        if made_of != size:
             raise MaskCacheError(
-                f"image '{name}' is {image.shape[1]}x{image.shape[0]}, its mask was made of "
-                f"{size[0]}x{size[1]}"
+                f"image '{name}' is {size[0]}x{size[1]}, its mask was made of "
+                f"{made_of[0]}x{made_of[1]}"
             )
         path = self.folder / kind / f"{name}.png"
         plane = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
