@@ -19,6 +19,7 @@ from rich.progress import track
 from vpr.config import EmbeddingConfig, SegmentationConfig, SequenceMatchingConfig
 from vpr.evaluation.places import PlaceFigures, match_descriptors, place_figures
 from vpr.images.attention import AttentionSource, make_attention
+from vpr.learning.semantic_images import others
 from vpr.models.embedder import Embedder
 from vpr.records import Image
 from vpr.simulation.sessions import TwoSessions, drive_twice
@@ -31,7 +32,7 @@ MaskVariant = Callable[[Masks], Masks]
 
 def shuffled(masks: Masks) -> Masks:
     """Each image gets the mask of another one."""
-    order = np.random.default_rng(CONTROL_SEED).permutation(len(masks))
+    order = others(np.random.default_rng(CONTROL_SEED), len(masks))
     return [masks[index] for index in order]
 
 

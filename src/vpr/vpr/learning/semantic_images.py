@@ -21,6 +21,14 @@ from vpr.semantics.mask_cache import MaskCache
 from vpr.semantics.segmenter import Segmenter
 
 
+def others(rng: np.random.Generator, count: int) -> NDArray[np.intp]:
+    """For each of ``count`` images another one, each taken once: a random cycle."""
+    cycle = rng.permutation(count)
+    order = np.empty(count, np.intp)
+    order[cycle] = np.roll(cycle, 1)
+    return order
+
+
 class SemanticBatch(NamedTuple):
     """What ``PlaceNetwork`` takes, (B, ?, H, W): RGB in 0..255, mask and activations in 0..1."""
 
@@ -87,7 +95,7 @@ class ImagesInMemory:
         return cls(np.stack(rgb), np.stack(masks), np.stack(activations))
 
     def shuffled(self, rng: np.random.Generator) -> ImagesInMemory:
-        order = rng.permutation(len(self))
+        order = others(rng, len(self))
         return replace(self, mask=self.mask[order], activations=self.activations[order])
 
     def constant(self) -> ImagesInMemory:
@@ -129,7 +137,7 @@ class CachedImages:
         return ImagesInMemory(rgb, masks, nothing).batch(range(len(rows)))
 
     def shuffled(self, rng: np.random.Generator) -> CachedImages:
-        order = rng.permutation(len(self))
+        order = others(rng, len(self))
         return replace(self, masks=tuple(self.masks[row] for row in order))
 
     def constant(self) -> CachedImages:
