@@ -148,7 +148,7 @@ class EmbeddingConfig(ImageInput):
     layer_grids: list[Annotated[str, Field(pattern=r"^[1-9][0-9]?x[1-9][0-9]?$")]]  # rows x columns
     layer_gem_p: list[Annotated[float, Field(ge=1.0, le=20.0)]]
     layer_weights: list[Positive]
-    attention: Literal["none", "pooling"]
+    attention: Literal["none", "pooling", "multiplied", "mask_channel"]
     whitening: str
     device: Literal["auto", "cpu", "cuda"]
     mixed_precision: bool

@@ -1,6 +1,6 @@
 """embedding: camera image (and attention) to place descriptor.
 
-Subscribes the camera and, when ``attention`` is ``pooling``, ``attention``, joined by exact
+Subscribes the camera and, unless ``attention`` is ``none``, ``attention``, joined by exact
 stamp; publishes ``descriptor``.
 """
 
@@ -40,13 +40,13 @@ class EmbeddingNode(VprNode):
 
     def start(self) -> None:
         ImageInput(self, self.config.image_transport, self._on_image)
-        if self.config.attention == "pooling":
+        if self.config.attention != "none":
             self.listen(
                 ImageMsg,
                 "attention",
                 self._on_attention,
                 SENSOR,
-                without="no descriptor: attention pooling waits for the segmentation node",
+                without="no descriptor: it waits for the attention of the segmentation node",
             )
 
     def _on_image(self, stamp: int, frame_id: str, image: Image, _: Any) -> None:

@@ -79,7 +79,8 @@ class Embedder:
         self._config = config
         self._device = _device(config.device)
         self._parts = descriptor_parts(config)
-        self._backbone = make_backbone(config.backbone, config.weights)
+        extra = 1 if config.attention == "mask_channel" else 0
+        self._backbone = make_backbone(config.backbone, config.weights, extra)
         self._wanted = {part.layer for part in self._parts}
         self._activations: dict[str, Tensor] = {}
         for layer in self._wanted - {LAST_FEATURES}:
@@ -101,8 +102,8 @@ class Embedder:
         """Descriptors (B, D) float32 of B images, (H, W, 3) BGR or (H, W) grey uint8 of any size.
 
         Args:
-            attention: one (h, w) uint8 map an image; only read when ``attention: pooling``, and
-                then an image without one is pooled evenly.
+            attention: one (h, w) uint8 map an image; not read with ``attention: none``. Without
+                maps every pixel counts alike.
 
         Raises:
             EmbeddingError: no image, one that is not 8-bit with 1 or 3 channels, or an attention
@@ -137,7 +138,7 @@ class Embedder:
         """
         batch = self._batch(images)
         with torch.no_grad(), self._precision():
-            self._run((batch - self._shift) / self._scale)
+            self._run(self._network_input(batch, None))
         return {layer: values.float() for layer, values in self._activations.items()}
 
     def pooled(self, maps: Mapping[str, Tensor], attention: Tensor | None) -> Tensor:
@@ -154,8 +155,22 @@ class Embedder:
         return functional.normalize(torch.cat(pooled, dim=1))
 
     def _describe(self, batch: Tensor, attention: Tensor | None) -> Tensor:
-        self._run((batch - self._shift) / self._scale)
-        return self.pooled(self._activations, attention)
+        self._run(self._network_input(batch, attention))
+        in_pooling = self._config.attention == "pooling"
+        return self.pooled(self._activations, attention if in_pooling else None)
+
+    def _network_input(self, batch: Tensor, attention: Tensor | None) -> Tensor:
+        """RGB 0..255 normalised, with the attention (B, 1, h, w) in it where it belongs there."""
+        how = self._config.attention
+        if how not in ("multiplied", "mask_channel"):
+            return (batch - self._shift) / self._scale
+        if attention is None:
+            attention = batch.new_ones((len(batch), 1, 1, 1))
+        size = batch.shape[-2:]
+        mask = functional.interpolate(attention, size, mode="bilinear", align_corners=False)
+        if how == "multiplied":
+            return (batch * mask - self._shift) / self._scale
+        return torch.cat([(batch - self._shift) / self._scale, 2.0 * mask - 1.0], dim=1)
 
     def _batch(self, images: Sequence[Image]) -> Tensor:
         if len(images) == 0:
