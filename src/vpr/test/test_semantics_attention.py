@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from vpr.config import SegmentationConfig
 from vpr.images.attention import AttentionError, make_attention
@@ -30,7 +31,7 @@ class CarBeforeHouse:
         activations = np.full((19, 12, 16), 0.2 / 17, np.float32)
         activations[Label.CAR, :, :8], activations[Label.BUILDING, :, :8] = 0.8, 0.2 / 17
         activations[Label.BUILDING, :, 8:], activations[Label.CAR, :, 8:] = 0.8, 0.2 / 17
-        return Segmentation(activations)
+        return Segmentation(torch.from_numpy(activations))
 
 
 def config(**overrides: object) -> SegmentationConfig:

@@ -110,17 +110,26 @@ def eval_attention(
     sources: Annotated[
         list[str] | None, typer.Option("--source", help="Attention sources; repeat for several.")
     ] = None,
+    folders: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(help="Reference and query folder of one route, instead of towns."),
+    ] = None,
+    tolerance: Annotated[int, typer.Option(help="Images off that still count.", min=0)] = 2,
     params_file: ParamsFile = None,
     json_out: JsonOut = None,
 ) -> None:
     """The configured descriptor with and without attention, and with the two controls."""
-    from vpr.evaluation.attention import attention_rows
+    from vpr.evaluation.attention import attention_rows, folder_rows
 
     chosen = sources or ["semantic_mask", "learned", "laplacian_of_gaussian"]
-    rows = _or_fail(
-        lambda: attention_rows(range(first_seed, first_seed + towns), chosen, params_file)
-    )
-    _show("attention, two sessions in unseen towns", rows, json_out)
+
+    def rows() -> list[dict[str, object]]:
+        if folders is not None:
+            return folder_rows(*folders, tolerance, chosen, params_file)
+        return attention_rows(range(first_seed, first_seed + towns), chosen, params_file)
+
+    place = "two sessions in unseen towns" if folders is None else f"{folders[1]} in {folders[0]}"
+    _show(f"attention, {place}", _or_fail(rows), json_out)
 
 
 def eval_graded(

@@ -17,7 +17,13 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from vpr.config import EmbeddingConfig, SegmentationConfig, SequenceMatchingConfig
-from vpr.evaluation.places import PlaceFigures, match_descriptors, place_figures
+from vpr.evaluation.places import (
+    PlaceFigures,
+    image_files,
+    match_descriptors,
+    place_figures,
+    read_image,
+)
 from vpr.images.attention import AttentionSource, make_attention
 from vpr.learning.semantic_images import others
 from vpr.models.embedder import Embedder
@@ -143,6 +149,39 @@ def attention_rows(
         for method, figures in judged.items():
             found.setdefault(method, []).append(figures)
     return [_row(method, figures, found["none"]) for method, figures in found.items()]
+
+
+def folder_rows(
+    reference: Path,
+    query: Path,
+    tolerance: int,
+    sources: Sequence[str],
+    params_file: Path | None = None,
+) -> list[dict[str, object]]:
+    """The same over two image folders of one route, where equal indices are equal places.
+
+    Args:
+        tolerance: how many images off still count as right.
+
+    Raises:
+        EvaluationError: no images, or one that cannot be decoded.
+    """
+    references = [read_image(path) for path in image_files(reference)]
+    queries = [read_image(path) for path in image_files(query)]
+    correct = [
+        frozenset(range(max(0, index - tolerance), min(len(references), index + tolerance + 1)))
+        for index in range(len(queries))
+    ]
+    judged = AttentionTrial(sources, params_file).judge(references, queries, correct)
+    return [
+        {
+            "method": method,
+            "recall@1": figures.recall_at_1,
+            "recall_at_100_precision": figures.recall_at_100_precision,
+            "average_precision": figures.average_precision,
+        }
+        for method, figures in judged.items()
+    ]
 
 
 def _towns(seeds: Sequence[int]) -> Iterator[TwoSessions]:

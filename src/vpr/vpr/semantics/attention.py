@@ -45,7 +45,7 @@ def static_mask(segmentation: Segmentation, classes: NDArray[np.intp]) -> NDArra
     The mean is scaled by the number of classes: activations sum to 1 at a pixel, so that a pixel
     that is surely of one of the classes has 1 however many are chosen.
     """
-    return np.asarray(segmentation.activations[classes].sum(axis=0).clip(0.0, 1.0), np.float32)
+    return segmentation.likelihood_of(classes)
 
 
 class SemanticMaskAttention:
@@ -96,9 +96,9 @@ class LearnedAttention:
         self._width, self._floor = config.attention_width, config.floor
 
     def __call__(self, image: Image, depth: NDArray[np.float32] | None = None) -> NDArray[np.uint8]:
-        activations = torch.from_numpy(segmented(self.segmenter, image).activations[None])
+        likelihoods = segmented(self.segmenter, image).likelihoods[None]
         with torch.inference_mode():
-            attention = self._head(activations)[0, 0].numpy()
+            attention = self._head(likelihoods.cpu())[0, 0].numpy()
         size = map_size(image, self._width)
         attention = cv2.resize(attention, size, interpolation=cv2.INTER_LINEAR)
         return to_bytes(np.asarray(attention, np.float32), self._floor)

@@ -20,7 +20,7 @@ from rich.progress import track
 
 from vpr.config import SegmentationConfig
 from vpr.semantics.attention import static_mask
-from vpr.semantics.classes import CLASS_COUNT, CLASS_NAMES, class_indices
+from vpr.semantics.classes import CLASS_NAMES, class_indices
 from vpr.semantics.segmenter import NetworkSegmenter, Segmentation
 
 MANIFEST = "manifest.json"
@@ -149,7 +149,8 @@ def _write(
 ) -> None:
     planes = {MASK: static_mask(found, classes)}
     if activations:
-        planes |= {_folder_of(CLASS_NAMES[k]): found.activations[k] for k in range(CLASS_COUNT)}
+        names = [_folder_of(name) for name in CLASS_NAMES]
+        planes |= dict(zip(names, found.activations, strict=True))
     for kind, plane in planes.items():
         path = folder / kind / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -43,24 +43,35 @@ class SegmentationError(ValueError):
 class Segmentation:
     """What stands where in an image.
 
-    ``activations`` (19, h, w) float32 are the classes' likelihoods, which sum to 1 at each pixel;
-    h and w have the image's aspect but may be smaller than it.
+    ``likelihoods`` (19, h, w) float32 of the classes, which sum to 1 at each pixel, on the
+    segmenter's device; h and w have the image's aspect but may be smaller than it. What is asked
+    of them is computed there, and only the answer is copied.
     """
 
-    activations: NDArray[np.float32]
+    likelihoods: Tensor
+
+    @property
+    def activations(self) -> NDArray[np.float32]:
+        """(19, h, w) the likelihoods as an array."""
+        return np.asarray(self.likelihoods.cpu().numpy(), np.float32)
 
     @property
     def labels(self) -> NDArray[np.uint8]:
         """(h, w) the likeliest class of each pixel, a Cityscapes train id."""
-        return np.asarray(self.activations.argmax(axis=0), np.uint8)
+        return np.asarray(self.likelihoods.argmax(dim=0).to(torch.uint8).cpu().numpy(), np.uint8)
+
+    def likelihood_of(self, classes: NDArray[np.intp]) -> NDArray[np.float32]:
+        """(h, w) how likely each pixel is of any of the classes, 0..1."""
+        chosen = torch.from_numpy(classes).to(self.likelihoods.device)
+        total = self.likelihoods.index_select(0, chosen).sum(dim=0).clamp(0.0, 1.0)
+        return np.asarray(total.cpu().numpy(), np.float32)
 
     def resized(self, width: int, height: int) -> Segmentation:
         """The same at another size."""
-        planes = torch.from_numpy(self.activations[None])
         scaled = functional.interpolate(
-            planes, (height, width), mode="bilinear", align_corners=False
+            self.likelihoods[None], (height, width), mode="bilinear", align_corners=False
         )
-        return Segmentation(scaled[0].numpy())
+        return Segmentation(scaled[0])
 
 
 class Segmenter(Protocol):
@@ -112,7 +123,7 @@ class NetworkSegmenter:
         self._scale, self._shift = scale.view(1, 3, 1, 1), shift.view(1, 3, 1, 1)
 
     def __call__(self, image: Image) -> Segmentation:
-        return Segmentation(self.activations(self.batch(image))[0].cpu().numpy())
+        return Segmentation(self.likelihoods(self.batch(image))[0])
 
     def batch(self, image: Image) -> Tensor:
         """The image as the network sees it, (1, 3, h, w) normalised RGB on its device."""
@@ -134,7 +145,7 @@ class NetworkSegmenter:
         with torch.inference_mode(), torch.autocast(self._device.type, enabled=self._mixed):
             return self._network.logits(batch)
 
-    def activations(self, batch: Tensor) -> Tensor:
+    def likelihoods(self, batch: Tensor) -> Tensor:
         """Likelihoods (1, 19, h, w) of a ``batch``."""
         with torch.inference_mode():
             return self._network.classes(self.logits(batch).float().softmax(dim=1))
