@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from vpr.config import SegmentationConfig
+from vpr.config import EmbeddingConfig, SegmentationConfig
 from vpr.evaluation.graded import JudgedPlaces, graded_rows
 from vpr.learning.graded import generalised_contrastive_loss
 from vpr.learning.graded_training import (
@@ -18,8 +18,10 @@ from vpr.learning.graded_training import (
     train_places,
 )
 from vpr.learning.semantic_images import CachedImages, ImagesInMemory
+from vpr.models.embedder import Embedder
 from vpr.models.place_network import Integration
 from vpr.semantics.mask_cache import cache_masks
+from vpr.semantics.training import save_weights
 
 torch.set_num_threads(1)  # two would wait for each other on a busy machine
 
@@ -137,3 +139,29 @@ def test_images_on_disk_give_the_same_batches_and_controls(tmp_path: Path) -> No
     assert all(mine != own for mine, own in zip(shuffled.masks, cached.masks, strict=True))
     constant = cached.constant().batch([0, 1]).mask
     torch.testing.assert_close(constant[0], constant[1])
+
+
+@pytest.mark.parametrize("integration", [Integration.NONE, Integration.MASK_CHANNEL])
+def test_a_trained_network_is_what_the_robot_loads(
+    places: GradedPlaces, tmp_path: Path, integration: Integration
+) -> None:
+    config = CONFIG.model_copy(update={"scheme": "1-1", "integration": integration})
+    network = train_places([places], config)
+    save_weights(network.network, tmp_path / "places.safetensors")
+    descriptor = {
+        "layers": ["last"],
+        "layer_grids": ["1x1"],
+        "layer_gem_p": [3.0],
+        "layer_weights": [1.0],
+        "image_width": 32,
+        "image_height": 32,
+    }
+    weights = str(tmp_path / "places.safetensors")
+    robot = Embedder(
+        EmbeddingConfig.from_file(weights=weights, attention=integration.value, **descriptor)
+    )
+    images = [cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR) for rgb in places.queries.rgb]
+    found = robot.embed(images, list(places.queries.mask))
+    trained = describe_images(network, places.queries)
+    similar = (found * trained).sum(axis=1)
+    assert similar.min() > 0.97  # half-precision weights, the mask by way of a smaller map

@@ -1,16 +1,20 @@
-"""``vpr train segmentation | attention-head | attention-network`` and ``vpr eval segmentation |
-attention | graded``: learning what is worth looking at, and whether it helps."""
+"""Learning what is worth looking at, and whether it helps.
+
+``vpr train segmentation | places | attention-head | attention-network`` and
+``vpr eval segmentation | attention | graded``.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from vpr.config import ConfigError, SegmentationConfig
+from vpr.config import SegmentationConfig
 
 console = Console()
 
@@ -21,6 +25,7 @@ ParamsFile = Annotated[
 ]
 JsonOut = Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")]
 
+T = TypeVar("T")
 UNSEEN_SEED = 9000  # towns from here on are never learnt from
 
 
@@ -42,7 +47,7 @@ def train_segmentation(
         console.print(f"step {step.step}: loss {step.loss:.3f}")
 
     config = SegmentationTrainingConfig(towns=towns, steps=steps, seed=seed)
-    save_weights(train(config, log=log), out)
+    _or_fail(lambda: save_weights(train(config, log=log), out))
     console.print(f"{out}: set segmentation.segmenter_weights to it")
 
 
@@ -60,9 +65,7 @@ def train_attention_head(
     from vpr.semantics.training import save_weights
 
     config = AttentionHeadTrainingConfig(towns=towns, steps=steps)
-    head = learn_attention_head(
-        config, params_file, lambda step, loss: console.print(f"step {step}: loss {loss:.4f}")
-    )
+    head = _or_fail(lambda: learn_attention_head(config, params_file, _print_loss))
     save_weights(head, out)
     console.print(f"{out}: set segmentation.attention_weights to it, source to learned")
 
@@ -81,11 +84,49 @@ def train_attention_network(
     from vpr.semantics.training import save_weights
 
     config = AttentionNetworkTrainingConfig(towns=towns, steps=steps)
-    network = learn_attention_network(
-        config, params_file, lambda step, loss: console.print(f"step {step}: loss {loss:.4f}")
-    )
+    network = _or_fail(lambda: learn_attention_network(config, params_file, _print_loss))
     save_weights(network, out)
     console.print(f"{out}: set segmentation.attention_weights to it, source to encoder_decoder")
+
+
+def train_places(
+    out: Annotated[Path, typer.Argument(help="Backbone weights to write (.safetensors).")],
+    integration: Annotated[str, typer.Option(help="How semantics are brought in.")] = "none",
+    scheme: Annotated[str, typer.Option(help="X-Y first and last layers learn, or All.")] = "0-2",
+    msls: Annotated[
+        Path | None, typer.Option(help="Root of Mapillary Street-Level Sequences.")
+    ] = None,
+    cache: Annotated[Path, typer.Option(help="Where its masks are kept.")] = Path("out/masks"),
+    towns: Towns = 3,
+    backbone: Annotated[str, typer.Option(help="As embedding.backbone.")] = "efficientnet_lite0",
+    weights: Annotated[str, typer.Option(help="As embedding.weights.")] = "embedded",
+    steps: Annotated[int, typer.Option(help="Batches to learn from.", min=0)] = 300,
+    params_file: ParamsFile = None,
+) -> None:
+    """Train a descriptor with the Generalised Contrastive Loss, with or without semantics."""
+    from vpr.evaluation.graded import simulated_places, street_level_places
+    from vpr.learning.graded_training import GradedTrainingConfig
+    from vpr.learning.graded_training import train_places as train
+    from vpr.models.place_network import Integration
+    from vpr.semantics.training import save_weights
+    from vpr.supervision.street_level_sequences import REDUCED_TRAINING_CITIES
+
+    def learn() -> None:
+        segmentation = SegmentationConfig.from_file(params_file)
+        if msls is None:
+            seeds = range(UNSEEN_SEED - towns, UNSEEN_SEED)
+            places, _ = simulated_places(seeds, [], segmentation)
+        else:
+            cities = REDUCED_TRAINING_CITIES
+            places, _ = street_level_places(msls, cache, cities, [], segmentation)
+        config = GradedTrainingConfig(
+            backbone=backbone, weights=weights, scheme=scheme, steps=steps,
+            integration=Integration(integration),
+        )  # fmt: skip
+        save_weights(train(places, config).network, out)
+
+    _or_fail(learn)
+    console.print(f"{out}: set embedding.weights to it, layers to [last], layer_grids to ['1x1']")
 
 
 def eval_segmentation(
@@ -178,19 +219,23 @@ def add_to(train_app: typer.Typer, eval_app: typer.Typer) -> None:
     """Put the commands of semantics beside the others."""
     train_app.command("segmentation")(train_segmentation)
     train_app.command("attention-head")(train_attention_head)
+    train_app.command("places")(train_places)
     train_app.command("attention-network")(train_attention_network)
     eval_app.command("segmentation")(eval_segmentation)
     eval_app.command("attention")(eval_attention)
     eval_app.command("graded")(eval_graded)
 
 
-def _or_fail(rows: Any) -> list[dict[str, object]]:
+def _or_fail(work: Callable[[], T]) -> T:
     try:
-        found: list[dict[str, object]] = rows()
-    except (ConfigError, ValueError) as error:
+        return work()
+    except ValueError as error:  # every named error of the library is one
         Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False)
         raise typer.Exit(2) from error
-    return found
+
+
+def _print_loss(step: int, loss: float) -> None:
+    console.print(f"step {step}: loss {loss:.4f}")
 
 
 def _show(title: str, rows: list[dict[str, object]], json_out: Path | None) -> None:

@@ -18,6 +18,7 @@ from vpr.models.weights import WeightsError, load_weights, read_state_dict, weig
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 RANDOM_WEIGHTS_SEED = 0
+FOLDED = "_conv_stem.bias"  # a layer that EfficientNet-Lite0 has only with its norms folded in
 
 
 class BackboneError(ValueError):
@@ -90,9 +91,13 @@ def _make_embedded(name: str, weights: str, extra_channels: int) -> Backbone:
         raise BackboneError(f"unknown backbone '{name}': efficientnet_lite0, timm:NAME, ...")
     network = EfficientNetLite0()
     file = str(embedded_weights_file()) if weights == "embedded" else weights
-    _load_file(network, file, extra_channels)
+    state = _read_file(file)
+    if FOLDED in state:  # fine-tuned after folding
+        network.fold_batch_norms()
+    _load(network, state, Path(file).name, extra_channels)
     fingerprint = weights_fingerprint(network)
-    network.fold_batch_norms()
+    if FOLDED not in state:
+        network.fold_batch_norms()
     return Backbone(name, network, network, (0.5,) * 3, (0.5,) * 3, fingerprint)
 
 
@@ -156,14 +161,21 @@ def _torchvision_features(name: str, network: nn.Module) -> Callable[[Tensor], T
 
 
 def _load_file(network: nn.Module, weights: str, extra_channels: int) -> None:
-    path = Path(weights).expanduser()
-    state = {} if weights in ("none", "library") else read_state_dict(path)
+    _load(network, _read_file(weights), Path(weights).name, extra_channels)
+
+
+def _read_file(weights: str) -> dict[str, Tensor]:
+    """The state dict of a file; empty where the weights come from elsewhere."""
+    return {} if weights in ("none", "library") else read_state_dict(Path(weights).expanduser())
+
+
+def _load(network: nn.Module, state: dict[str, Tensor], name: str, extra_channels: int) -> None:
     layer = f"{first_convolution(network)[0]}.weight" if extra_channels else ""
     already = layer in state and state[layer].shape[1] == RGB + extra_channels
     if already:
         inflate_first_convolution(network, extra_channels)
     if state:
-        load_weights(network, state, path.name)
+        load_weights(network, state, name)
     if extra_channels and not already:
         inflate_first_convolution(network, extra_channels)
 
