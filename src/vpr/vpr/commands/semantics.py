@@ -182,7 +182,12 @@ def eval_graded(
     towns: Towns = 5,
     backbone: Annotated[str, typer.Option(help="As embedding.backbone.")] = "efficientnet_lite0",
     weights: Annotated[str, typer.Option(help="As embedding.weights.")] = "embedded",
-    masked: Annotated[str, typer.Option(help="How the mask is brought in.")] = "multiplied",
+    masked: Annotated[
+        list[str] | None, typer.Option(help="How semantics are brought in; repeat for several.")
+    ] = None,
+    scheme: Annotated[
+        list[str] | None, typer.Option(help="Freezing scheme; repeat for several.")
+    ] = None,
     steps: Annotated[int, typer.Option(help="Batches each network learns from.", min=0)] = 60,
     params_file: ParamsFile = None,
     json_out: JsonOut = None,
@@ -191,7 +196,12 @@ def eval_graded(
 
     Without --msls in simulated towns; with it on the paper's reduced list of cities.
     """
-    from vpr.evaluation.graded import graded_rows, simulated_places, street_level_places
+    from vpr.evaluation.graded import (
+        SCHEMES,
+        graded_rows,
+        simulated_places,
+        street_level_places,
+    )
     from vpr.learning.graded_training import GradedTrainingConfig
     from vpr.models.place_network import Integration
     from vpr.supervision.street_level_sequences import (
@@ -210,7 +220,8 @@ def eval_graded(
                 msls, cache, REDUCED_TRAINING_CITIES, REDUCED_VALIDATION_CITIES, segmentation
             )
         config = GradedTrainingConfig(backbone=backbone, weights=weights, steps=steps)
-        return graded_rows(*places, config, Integration(masked))
+        ways = [Integration.NONE, *map(Integration, masked or [Integration.MULTIPLIED])]
+        return graded_rows(*places, config, ways, scheme or SCHEMES)
 
     _show("graded similarity, Normal and Masked", _or_fail(rows), json_out)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +52,8 @@ class JudgedPlaces:
     correct: list[frozenset[int]]
 
 
+ROW_NAMES = {Integration.NONE: "Normal", Integration.MULTIPLIED: "Masked"}  # the paper's
+P = TypeVar("P", GradedPlaces, JudgedPlaces)
 CONTROLS: dict[str, Callable[[SemanticImages], SemanticImages]] = {
     "shuffled mask": lambda images: images.shuffled(np.random.default_rng(0)),
     "constant mask": lambda images: images.constant(),
@@ -111,32 +114,39 @@ def graded_rows(
     trained: Sequence[GradedPlaces],
     judged: Sequence[JudgedPlaces],
     config: GradedTrainingConfig,
-    masked: Integration = Integration.MULTIPLIED,
+    integrations: Sequence[Integration] = (Integration.NONE, Integration.MULTIPLIED),
     schemes: Sequence[str] = SCHEMES,
 ) -> list[dict[str, object]]:
-    """One row a network, as the paper's table has them, and the controls below.
+    """One row a network, as the paper's table has them, and the controls of each integration.
+
+    Controls are trained under the last of the schemes.
 
     Raises:
         GradedPairsError, FreezingError: data or schemes that cannot be trained with.
     """
     rows: list[dict[str, object]] = []
-    for integration in (Integration.NONE, masked):
-        name = "Normal" if integration == Integration.NONE else "Masked"
+    for integration in integrations:
+        name = ROW_NAMES.get(integration, integration.value)
         for scheme in schemes:
             chosen = config.model_copy(update={"scheme": scheme, "integration": integration})
             rows.append({"method": f"{name}-{scheme}"} | _figures(trained, judged, chosen))
-    chosen = config.model_copy(update={"scheme": schemes[-1], "integration": masked})
-    for name, control in CONTROLS.items():
-        places = [
-            replace(town, queries=control(town.queries), references=control(town.references))
-            for town in trained
-        ]
-        others = [
-            replace(town, queries=control(town.queries), references=control(town.references))
-            for town in judged
-        ]
-        rows.append({"method": f"Masked-{schemes[-1]}, {name}"} | _figures(places, others, chosen))
+    for integration in integrations:
+        if integration == Integration.NONE:
+            continue
+        chosen = config.model_copy(update={"scheme": schemes[-1], "integration": integration})
+        name = f"{ROW_NAMES.get(integration, integration.value)}-{schemes[-1]}"
+        for label, control in CONTROLS.items():
+            found = _figures(
+                [_controlled(places, control) for places in trained],
+                [_controlled(places, control) for places in judged],
+                chosen,
+            )
+            rows.append({"method": f"{name}, {label}"} | found)
     return rows
+
+
+def _controlled(places: P, control: Callable[[SemanticImages], SemanticImages]) -> P:
+    return replace(places, queries=control(places.queries), references=control(places.references))
 
 
 def _figures(
