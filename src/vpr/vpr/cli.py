@@ -1,4 +1,4 @@
-"""The command line: ``vpr demo | run | play | record | eval | bag | map | bench``.
+"""The command line: ``vpr demo | run | play | record | train | eval | bag | map | bench``.
 
 Commands that start nodes need a built workspace; the rest is the pure library.
 """
@@ -15,15 +15,19 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from vpr.commands import semantics
 from vpr.config import ConfigError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 eval_app = typer.Typer(no_args_is_help=True, help="Measure on your own data.")
 bag_app = typer.Typer(no_args_is_help=True, help="Make bags: a simulated world, image folders.")
+train_app = typer.Typer(no_args_is_help=True, help="Train networks.")
 map_app = typer.Typer(no_args_is_help=True, help="Look into a map folder.")
 app.add_typer(eval_app, name="eval")
 app.add_typer(bag_app, name="bag")
 app.add_typer(map_app, name="map")
+app.add_typer(train_app, name="train")
+semantics.add_to(train_app, eval_app)
 console = Console()
 
 ParamsFile = Annotated[

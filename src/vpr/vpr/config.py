@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from vpr.semantics.classes import class_indices
 
 DEFAULT_CONFIG_FILE = Path(__file__).parent / "default_config" / "vpr.yaml"
 EVERY_NODE = "**"  # the section of a parameter file that all nodes read
@@ -106,10 +108,33 @@ class SegmentationConfig(ImageInput):
     """segmentation: image to attention map."""
 
     node_name: ClassVar[str] = "segmentation"
-    source: Literal["laplacian_of_gaussian"]
+    source: Literal[
+        "laplacian_of_gaussian",
+        "semantic_mask",
+        "semantic_boundaries",
+        "learned",
+        "encoder_decoder",
+    ]
     attention_width: int = Field(ge=16, le=1920)
     diffusion_sigma: Annotated[float, Field(ge=0.0, le=50.0)]
     floor: Fraction
+    depth_topic_used: bool
+    depth_scale: Positive
+    segmenter: str
+    segmenter_weights: str
+    network_width: int = Field(ge=32, le=2048)
+    static_classes: Annotated[list[str], Field(min_length=1)]
+    attention_weights: str
+    overlay: bool
+    device: Literal["auto", "cpu", "cuda"]
+    mixed_precision: bool
+    threads: int = Field(ge=0, le=256)
+
+    @field_validator("static_classes")
+    @classmethod
+    def _known_classes(cls, names: list[str]) -> list[str]:
+        class_indices(names)
+        return names
 
 
 class EmbeddingConfig(ImageInput):
@@ -124,7 +149,7 @@ class EmbeddingConfig(ImageInput):
     layer_grids: list[Annotated[str, Field(pattern=r"^[1-9][0-9]?x[1-9][0-9]?$")]]  # rows x columns
     layer_gem_p: list[Annotated[float, Field(ge=1.0, le=20.0)]]
     layer_weights: list[Positive]
-    attention: Literal["none", "pooling"]
+    attention: Literal["none", "pooling", "multiplied", "mask_channel"]
     whitening: str
     device: Literal["auto", "cpu", "cuda"]
     runtime: Literal["auto", "pytorch", "openvino"]

@@ -1,6 +1,6 @@
 """embedding: camera image (and attention) to place descriptor.
 
-Subscribes the camera and, when ``attention`` is ``pooling``, ``attention``, joined by exact
+Subscribes the camera and, unless ``attention`` is ``none``, ``attention``, joined by exact
 stamp; publishes ``descriptor``.
 """
 
@@ -40,13 +40,13 @@ class EmbeddingNode(VprNode):
 
     def start(self) -> None:
         ImageInput(self, self.config.image_transport, self._on_image)
-        if self.config.attention == "pooling":
+        if self.config.attention != "none":
             self.listen(
                 ImageMsg,
                 "attention",
                 self._on_attention,
                 SENSOR,
-                without="no descriptor: attention pooling waits for the segmentation node",
+                without="no descriptor: it waits for the attention of the segmentation node",
             )
 
     def _on_image(self, stamp: int, frame_id: str, image: Image, _: Any) -> None:
@@ -54,16 +54,16 @@ class EmbeddingNode(VprNode):
             self._embed(stamp, frame_id, image, None)
         elif (attention := self.attentions.take(stamp)) is not None:
             self._embed(stamp, frame_id, image, attention)
-        else:
-            self.images.put(stamp, (frame_id, image))
+        elif self.images.put(stamp, (frame_id, image)):
+            self.health.drop("no_attention_at_image", "an image whose attention never came")
 
     def _on_attention(self, message: ImageMsg) -> None:
         stamp = stamp_ns(message.header.stamp)
         attention = image_of(message)
         if (waiting := self.images.take(stamp)) is not None:
             self._embed(stamp, *waiting, attention)
-        else:
-            self.attentions.put(stamp, attention)
+        elif self.attentions.put(stamp, attention):
+            self.health.drop("no_image_at_attention", "an attention map whose image never came")
 
     def _embed(self, stamp: int, frame_id: str, image: Image, attention: Image | None) -> None:
         attentions = None if attention is None else [attention]

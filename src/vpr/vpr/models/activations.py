@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from vpr.models.backbone import Backbone
 
 LAST_FEATURES = "last"  # the layer name that stands for the backbone's output map
-RgbBatch = NDArray[np.uint8]  # (B, H, W, 3)
-Activations = Callable[[RgbBatch], tuple[Tensor, ...]]
+PixelBatch = NDArray[np.uint8]  # (B, H, W, 3 + masks)
+Activations = Callable[[PixelBatch], tuple[Tensor, ...]]
 
 
 class RuntimeUnavailableError(RuntimeError):
@@ -29,28 +29,29 @@ class _AllLayersSeenError(Exception):
 class LayerActivations(nn.Module):
     """Images to the activations of ``layers``, in their order.
 
-    Input (B, H, W, 3) RGB uint8, output one (B, C, h, w) float32 a layer. What lies behind the
-    last wanted layer is not computed.
+    Input (B, H, W, 3 + masks) uint8: RGB, and masks behind where the network was inflated for
+    them. Output one (B, C, h, w) float32 a layer. What lies behind the last wanted layer is not
+    computed.
     """
 
     shift: Tensor
     scale: Tensor
 
-    def __init__(self, backbone: Backbone, layers: Sequence[str]) -> None:
+    def __init__(self, backbone: Backbone, layers: Sequence[str], masks: int = 0) -> None:
         super().__init__()
         self.network = backbone.network
         self._features = backbone.features
         self._layers = tuple(dict.fromkeys(layers))
         self._found: dict[str, Tensor] = {}
-        self.register_buffer("shift", torch.tensor(backbone.mean) * 255.0)
-        self.register_buffer("scale", torch.tensor(backbone.std) * 255.0)
+        self.register_buffer("shift", torch.tensor(backbone.mean + (0.5,) * masks) * 255.0)
+        self.register_buffer("scale", torch.tensor(backbone.std + (0.5,) * masks) * 255.0)
         for layer in self._layers:
             if layer != LAST_FEATURES:
                 self._keep_output(layer, backbone.layer(layer))
 
-    def forward(self, rgb: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         self._found.clear()
-        batch = ((rgb.float() - self.shift) / self.scale).permute(0, 3, 1, 2)
+        batch = ((pixels.float() - self.shift) / self.scale).permute(0, 3, 1, 2)
         with contextlib.suppress(_AllLayersSeenError):
             self._found[LAST_FEATURES] = self._features(batch)
         return tuple(self._found[layer].float() for layer in self._layers)
@@ -69,12 +70,12 @@ def in_pytorch(network: LayerActivations, device: torch.device, mixed: bool) -> 
     network.eval().to(device)
     network.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def run(rgb: RgbBatch) -> tuple[Tensor, ...]:
+    def run(pixels: PixelBatch) -> tuple[Tensor, ...]:
         with (
-            torch.inference_mode(),
+            torch.no_grad(),
             torch.autocast(device.type, enabled=mixed and device.type == "cuda"),
         ):
-            activations: tuple[Tensor, ...] = network(torch.from_numpy(rgb).to(device))
+            activations: tuple[Tensor, ...] = network(torch.from_numpy(pixels).to(device))
         return activations
 
     return run
@@ -95,7 +96,8 @@ def in_openvino(network: LayerActivations, height: int, width: int, threads: int
         from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
     except ImportError as error:
         raise RuntimeUnavailableError("runtime openvino: openvino is not installed") from error
-    blank = torch.zeros((1, height, width, 3), dtype=torch.uint8)
+    channels = len(network.shift)
+    blank = torch.zeros((1, height, width, channels), dtype=torch.uint8)
     frontend = FrontEndManager().load_by_framework("pytorch")
     options: dict[str, object] = {
         "PERFORMANCE_HINT": "LATENCY",
@@ -106,14 +108,14 @@ def in_openvino(network: LayerActivations, height: int, width: int, threads: int
     try:
         decoder = TorchScriptPythonDecoder(_traced(network, blank))  # must outlive the conversion
         model = frontend.convert(frontend.load(decoder))
-        model.reshape({0: openvino.PartialShape([-1, height, width, 3])})
+        model.reshape({0: openvino.PartialShape([-1, height, width, channels])})
         request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise RuntimeUnavailableError(f"OpenVINO cannot run this network: {reason}") from error
 
-    def run(rgb: RgbBatch) -> tuple[Tensor, ...]:
-        request.infer({0: rgb})
+    def run(pixels: PixelBatch) -> tuple[Tensor, ...]:
+        request.infer({0: pixels})
         outputs = (request.get_output_tensor(i).data for i in range(len(model.outputs)))
         return tuple(torch.from_numpy(output.copy()) for output in outputs)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -83,9 +83,12 @@ class Embedder:
         self._config = config
         self._device = _device(config.device)
         self._parts = descriptor_parts(config)
-        self._backbone = make_backbone(config.backbone, config.weights)
+        extra = 1 if config.attention == "mask_channel" else 0
+        self._backbone = make_backbone(config.backbone, config.weights, extra)
         self._layers = tuple(dict.fromkeys(part.layer for part in self._parts))
-        self._activations = self._start_runtime(LayerActivations(self._backbone, self._layers))
+        self._activations = self._start_runtime(
+            LayerActivations(self._backbone, self._layers, extra)
+        )
         self._whitening = Whitening.load(config.whitening) if config.whitening else None
         self.model = f"{config.backbone}@{self._fingerprint()}"
         blank = np.zeros((config.image_height, config.image_width, 3), np.uint8)
@@ -97,14 +100,15 @@ class Embedder:
         """Descriptors (B, D) float32 of B images, (H, W, 3) BGR or (H, W) grey uint8 of any size.
 
         Args:
-            attention: one (h, w) uint8 map an image; only read when ``attention: pooling``, and
-                then an image without one is pooled evenly.
+            attention: one (h, w) uint8 map an image; not read with ``attention: none``. Without
+                maps every pixel counts alike.
 
         Raises:
-            EmbeddingError: no image, or one that is not 8-bit with 1 or 3 channels.
+            EmbeddingError: no image, one that is not 8-bit with 1 or 3 channels, or an attention
+                map that is not 8-bit grey or has another aspect than its image.
         """
-        batch = self._batch(images)
-        weights = self._attention_batch(attention, len(images))
+        batch = self._batch(images, attention)
+        weights = self._pooling_weights(attention)
         with torch.inference_mode():
             descriptors = self._describe(batch, weights).cpu().numpy()
         if self._whitening is not None:
@@ -126,32 +130,55 @@ class Embedder:
                 logger.warning("PyTorch runs the network, more slowly: %s", error)
         return in_pytorch(network, self._device, config.mixed_precision)
 
-    def _describe(self, batch: NDArray[np.uint8], attention: Tensor | None) -> Tensor:
-        activations = dict(zip(self._layers, self._activations(batch), strict=True))
+    def feature_maps(self, images: Sequence[Image]) -> dict[str, Tensor]:
+        """Activations (B, C, h, w) float32 of each layer the descriptor is pooled from.
+
+        Raises:
+            EmbeddingError: as ``embed``.
+        """
+        return self._layer_activations(self._batch(images, None))
+
+    def pooled(self, maps: Mapping[str, Tensor], attention: Tensor | None) -> Tensor:
+        """Descriptors (B, D) of feature maps, through which gradients reach the attention.
+
+        Args:
+            attention: (B, 1, H, W), not negative; None weighs all positions alike.
+        """
         pooled = []
         for part in self._parts:
-            vector = gem_pool(
-                activations[part.layer],
-                part.gem_p,
-                (part.rows, part.columns),
-                attention,
-            )
+            grid = part.rows, part.columns
+            vector = gem_pool(maps[part.layer], part.gem_p, grid, attention)
             pooled.append(part.weight**0.5 * functional.normalize(vector))
         return functional.normalize(torch.cat(pooled, dim=1))
 
-    def _batch(self, images: Sequence[Image]) -> NDArray[np.uint8]:
+    def _layer_activations(self, batch: NDArray[np.uint8]) -> dict[str, Tensor]:
+        return dict(zip(self._layers, self._activations(batch), strict=True))
+
+    def _describe(self, batch: NDArray[np.uint8], attention: Tensor | None) -> Tensor:
+        return self.pooled(self._layer_activations(batch), attention)
+
+    def _batch(
+        self, images: Sequence[Image], attention: Sequence[NDArray[np.uint8]] | None
+    ) -> NDArray[np.uint8]:
+        """RGB (B, H, W, 3) as the network sees it, with the attention where it belongs there."""
         if len(images) == 0:
             raise EmbeddingError("no image to embed")
         size = (self._config.image_width, self._config.image_height)
-        return np.stack([_resized_rgb(image, size) for image in images])
+        if attention is not None and self._config.attention != "none":
+            _check_maps(attention, images)
+        rgb = np.stack([_resized_rgb(image, size) for image in images])
+        if self._config.attention not in ("multiplied", "mask_channel"):
+            return rgb
+        masks = np.full((*rgb.shape[:3], 1), 255, np.uint8)
+        if attention is not None:
+            masks = np.stack([cv2.resize(map_, size)[..., None] for map_ in attention])
+        if self._config.attention == "multiplied":
+            return np.rint(rgb * (masks / 255.0)).astype(np.uint8)
+        return np.concatenate([rgb, masks], axis=3)
 
-    def _attention_batch(
-        self, attention: Sequence[NDArray[np.uint8]] | None, count: int
-    ) -> Tensor | None:
-        if self._config.attention == "none" or attention is None:
+    def _pooling_weights(self, attention: Sequence[NDArray[np.uint8]] | None) -> Tensor | None:
+        if self._config.attention != "pooling" or attention is None:
             return None
-        if len(attention) != count:
-            raise EmbeddingError(f"{len(attention)} attention maps for {count} images")
         size = (self._config.image_width // 4, self._config.image_height // 4)
         maps = [cv2.resize(map_, size, interpolation=cv2.INTER_AREA) for map_ in attention]
         return torch.from_numpy(np.stack(maps)[:, None]).to(self._device).float() / 255.0
@@ -168,6 +195,26 @@ class Embedder:
         if self._whitening is not None:
             digest.update(self._whitening.fingerprint)
         return digest.hexdigest()[:12]
+
+
+def _check_maps(attention: Sequence[NDArray[np.uint8]], images: Sequence[Image]) -> None:
+    if len(attention) != len(images):
+        raise EmbeddingError(f"{len(attention)} attention maps for {len(images)} images")
+    for map_, image in zip(attention, images, strict=True):
+        _check_aspect(map_, image)
+
+
+def _check_aspect(attention: NDArray[np.uint8], image: Image) -> None:
+    """Refuse a map of another picture; a map that was scaled down is off by at most one pixel."""
+    if attention.dtype != np.uint8 or attention.ndim != 2 or attention.size == 0:
+        raise EmbeddingError(
+            f"an attention map is 8-bit grey, not {attention.dtype} of shape {attention.shape}"
+        )
+    (rows, columns), (image_rows, image_columns) = attention.shape, image.shape[:2]
+    if abs(rows - columns * image_rows / image_columns) > 1.0:
+        raise EmbeddingError(
+            f"attention map {columns}x{rows} is not of an image {image_columns}x{image_rows}"
+        )
 
 
 def _device(name: str) -> torch.device:
