@@ -1,4 +1,4 @@
-"""The command line: ``vpr demo | run | play | record | eval | bag | map | bench``.
+"""The command line: demo, run, play, record, eval, bag, map, dataset, train, bench.
 
 Commands that start nodes need a built workspace; the rest is the pure library.
 """
@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from vpr.commands.learning import dataset_app, train_app
 from vpr.config import ConfigError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -24,6 +25,8 @@ map_app = typer.Typer(no_args_is_help=True, help="Look into a map folder.")
 app.add_typer(eval_app, name="eval")
 app.add_typer(bag_app, name="bag")
 app.add_typer(map_app, name="map")
+app.add_typer(dataset_app, name="dataset")
+app.add_typer(train_app, name="train")
 console = Console()
 
 ParamsFile = Annotated[

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -22,6 +23,9 @@ from torch.nn import functional
 
 from vpr.config import EmbeddingConfig
 from vpr.models.backbone import make_backbone
+from vpr.models.calibration import Calibration
+from vpr.models.descriptor_model import DescriptorModel, DescriptorModelError
+from vpr.models.head import DescriptorHead
 from vpr.models.pooling import gem_pool
 from vpr.models.whitening import Whitening
 from vpr.records import Image
@@ -61,19 +65,27 @@ class _AllLayersSeenError(Exception):
 class Embedder:
     """Images to L2-normalised descriptors.
 
+    Args:
+        trained: a trained model that is not on disk, in place of ``config.model``.
+
     Attributes:
         model: ``name@hash`` where the hash covers the weights and every setting that changes the
             descriptor: descriptors of two models are never comparable.
         dimension: length D of a descriptor.
+        normalised: False where ``config.model`` was trained for distances of any scale.
+        calibration: distance to P(same place), where ``config.model`` brings one.
 
     Raises:
-        BackboneError, WeightsError, WhiteningError: at construction, for what is wrong there.
+        BackboneError, WeightsError, WhiteningError, DescriptorModelError: at construction, for
+            what is wrong there.
     """
 
     model: str
     dimension: int
+    normalised: bool
+    calibration: Calibration | None
 
-    def __init__(self, config: EmbeddingConfig) -> None:
+    def __init__(self, config: EmbeddingConfig, trained: DescriptorModel | None = None) -> None:
         if config.threads > 0:
             torch.set_num_threads(config.threads)
         self._config = config
@@ -92,6 +104,12 @@ class Embedder:
         self._scale = scale.view(1, 3, 1, 1).to(self._device)
         self._whitening = Whitening.load(config.whitening) if config.whitening else None
         self.model = f"{config.backbone}@{self._fingerprint()}"
+        self._heads: tuple[DescriptorHead, ...] = ()
+        self.normalised, self.calibration = True, None
+        if trained is None and config.model:
+            trained = DescriptorModel.load(Path(config.model).expanduser())
+        if trained is not None:
+            self._take(trained)
         blank = np.zeros((config.image_height, config.image_width, 3), np.uint8)
         self.dimension = self.embed([blank]).shape[1]
 
@@ -113,7 +131,74 @@ class Embedder:
             descriptors = self._describe(batch, weights).float().cpu().numpy()
         if self._whitening is not None:
             descriptors = self._whitening(descriptors)
+        for head in self._heads:
+            descriptors = head.apply_to(descriptors)
         return np.ascontiguousarray(descriptors, dtype=np.float32)
+
+    @property
+    def network(self) -> nn.Module:
+        """The backbone; training may unfreeze some of it."""
+        return self._backbone.network
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self._device
+
+    def batch(self, images: Sequence[Image]) -> Tensor:
+        """Images resized as the network sees them, (B, 3, h, w) RGB 0..255 on its device.
+
+        Raises:
+            EmbeddingError: as ``embed``.
+        """
+        return self._batch(images)
+
+    def describe(self, batch: Tensor) -> Tensor:
+        """Descriptors (B, D) of a ``batch``, through which gradients flow.
+
+        Raises:
+            EmbeddingError: a whitening is configured, through which they don't.
+        """
+        if self._whitening is not None:
+            raise EmbeddingError("the backbone can't be trained through a whitening: leave it out")
+        with self._precision():
+            descriptors = self._describe(batch, None).float()
+        for head in self._heads:
+            descriptors = head(descriptors)
+        return descriptors
+
+    def trainable_tail(self, count: int) -> dict[str, nn.Module]:
+        """The last ``count`` modules that the descriptor passes through, by their names.
+
+        Raises:
+            EmbeddingError: the backbone has fewer.
+        """
+        modules = self._backbone.sequence()
+        used = [i for i, name in enumerate(modules) if name in self._wanted]
+        end = len(modules) if LAST_FEATURES in self._wanted else max(used, default=-1) + 1
+        if count > end:
+            raise EmbeddingError(f"{count} modules to unfreeze, the descriptor passes {end}")
+        names = list(modules)[end - count : end]
+        return {name: modules[name] for name in names}
+
+    def _take(self, model: DescriptorModel) -> None:
+        """Put a trained model behind the backbone."""
+        if model.base != self.model:
+            raise DescriptorModelError(
+                f"the trained model was made for the descriptor {model.base}; backbone, layers and "
+                f"image size as configured make {self.model}"
+            )
+        if model.trunk:
+            weights = self._backbone.network.state_dict()
+            unknown = set(model.trunk) - set(weights)
+            if unknown:
+                raise DescriptorModelError(f"the backbone has no layer '{min(unknown)}'")
+            weights.update(model.trunk)
+            self._backbone.network.load_state_dict(weights)
+        self._heads = tuple(h.to(self._device).eval().requires_grad_(False) for h in model.heads)
+        self.normalised = all(head.normalised for head in model.heads)
+        self.calibration = model.calibration
+        self.model = model.name
 
     def _record(self, name: str, layer: nn.Module) -> None:
         def keep(_module: nn.Module, _inputs: object, output: Tensor) -> None:
