@@ -52,13 +52,13 @@ def test_a_calibration_survives_json():
 
 @pytest.mark.parametrize("probabilities", [(0.2, 0.8), (0.5,), (1.2, 0.1)])
 def test_a_calibration_that_is_none_is_refused(probabilities):
-    with pytest.raises(ValueError, match="calibration|Calibration"):
+    with pytest.raises(ValueError, match=r"calibration|Calibration"):
         Calibration(distances=(0.1, 0.5), probabilities=probabilities)
 
 
 def test_too_few_matches_are_refused_with_the_number_needed():
     matches = JudgedMatches(np.linspace(0, 1, 200), np.ones(200, bool), np.zeros(200, int))
-    with pytest.raises(TrainingError, match="200 right and 0 wrong .* 10 of each kind"):
+    with pytest.raises(TrainingError, match=r"200 right and 0 wrong .* 10 of each kind"):
         fit_calibration(matches)
 
 

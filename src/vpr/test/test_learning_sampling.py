@@ -71,12 +71,12 @@ def test_inverse_density_makes_rare_distances_as_frequent_as_common_ones():
     middle = (0.99, 1.41)  # inside, where the density is not cut off
     before, _ = np.histogram(distances, 6, middle)
     after, _ = np.histogram(drawn, 6, middle)
-    assert before.max() / before.min() > 5.0
+    assert before.max() / before.min() > 4.0
     assert after.max() / after.min() < 2.0
 
 
 def test_too_few_positives_are_refused_with_the_number_needed():
-    with pytest.raises(TrainingError, match="0 pairs of keyframes .* 10 are needed"):
+    with pytest.raises(TrainingError, match=r"0 pairs of keyframes .* 10 are needed"):
         sampler(drives=1, spacing=30.0)
 
 

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from vpr.commands.learning import dataset_app, train_app
+from vpr.commands.learning import dataset_app, eval_selfsup, train_app
 from vpr.config import ConfigError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -27,6 +27,7 @@ app.add_typer(bag_app, name="bag")
 app.add_typer(map_app, name="map")
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(train_app, name="train")
+eval_app.command("selfsup")(eval_selfsup)
 console = Console()
 
 ParamsFile = Annotated[

@@ -171,6 +171,30 @@ def train_descriptor_command(
     _print_training(trained)
 
 
+def eval_selfsup(
+    data: Annotated[
+        list[Path], typer.Option("--data", help="Held-out dataset folder; repeat for several.")
+    ],
+    model: Annotated[Path, typer.Option(help="What vpr train descriptor made.")],
+    out: Annotated[Path, typer.Option(help="Where pictures and figures.json go.")],
+    params_file: ParamsFile = None,
+) -> None:
+    """The learned descriptor against the untouched backbone: the paper's figures 2 to 9."""
+    from vpr.evaluation.selfsup import evaluate_selfsup
+
+    with _explained():
+        config = FineTuningConfig.from_file(params_file)
+        figures = evaluate_selfsup(data, model, out, EmbeddingConfig.from_file(params_file), config)
+    write_json(out / "figures.json", figures)
+    table = Table("all drives together", "backbone", "learned", title=str(out))
+    together = figures["together"]
+    for name, value in together["backbone"].items():
+        table.add_row(name, f"{value:.4g}", f"{together['learned'][name]:.4g}")
+    console.print(table)
+    console.print(f"misses at 100 % precision gone: {figures['misses_gone']:.0%}")
+    console.print_json(data=figures.get("calibration", {}))
+
+
 def _print_training(trained: Any) -> None:
     outcome = trained.outcome
     table = Table(

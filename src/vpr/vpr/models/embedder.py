@@ -167,6 +167,14 @@ class Embedder:
             descriptors = head(descriptors)
         return descriptors
 
+    def part_widths(self) -> list[int]:
+        """How many values of the untrained descriptor each configured part has, in order."""
+        blank = np.zeros((self._config.image_height, self._config.image_width, 3), np.uint8)
+        with torch.inference_mode():
+            self._run((self._batch([blank]) - self._shift) / self._scale)
+            channels = [self._activations[part.layer].shape[1] for part in self._parts]
+        return [c * p.rows * p.columns for c, p in zip(channels, self._parts, strict=True)]
+
     def trainable_tail(self, count: int) -> dict[str, nn.Module]:
         """The last ``count`` modules that the descriptor passes through, by their names.
 
