@@ -47,10 +47,10 @@ class Probe:
         self.node.create_subscription(message_type, topic, received.append, qos)
         return received
 
-    def publisher(self, message_type: type, topic: str) -> Any:
+    def publisher(self, message_type: type, topic: str, qos: Any = 100) -> Any:
         """A publisher that somebody already listens to."""
         if topic not in self._publishers:
-            publisher = self.node.create_publisher(message_type, topic, 100)
+            publisher = self.node.create_publisher(message_type, topic, qos)
             self._publishers[topic] = publisher
             self.until(lambda: publisher.get_subscription_count() > 0)
             self.spin(0.5)  # the other side discovers on its own: best effort loses until then

@@ -96,7 +96,7 @@ class TrunkLearner:
         self._pool = ThreadPoolExecutor(2)
 
     def inputs(self, rows: NDArray[np.int64]) -> Tensor:
-        """Images (B, 3, h, w) of rows."""
+        """Images (B, h, w, 3) of rows."""
         return self._embedder.batch(list(self._pool.map(self._image, rows.tolist())))
 
     def embeddings(self) -> NDArray[np.float32]:

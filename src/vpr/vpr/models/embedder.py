@@ -8,8 +8,8 @@ weighted mean of the parts' cosine similarities.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,15 +22,22 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vpr.config import EmbeddingConfig
+from vpr.models.activations import (
+    LAST_FEATURES,
+    Activations,
+    LayerActivations,
+    RuntimeUnavailableError,
+    in_openvino,
+    in_pytorch,
+)
 from vpr.models.backbone import make_backbone
-from vpr.models.calibration import Calibration
 from vpr.models.descriptor_model import DescriptorModel, DescriptorModelError
 from vpr.models.head import DescriptorHead
 from vpr.models.pooling import gem_pool
 from vpr.models.whitening import Whitening
 from vpr.records import Image
 
-LAST_FEATURES = "last"  # the layer name that stands for the backbone's output map
+logger = logging.getLogger(__name__)
 
 
 class EmbeddingError(ValueError):
@@ -58,10 +65,6 @@ def descriptor_parts(config: EmbeddingConfig) -> tuple[DescriptorPart, ...]:
     return tuple(parts)
 
 
-class _AllLayersSeenError(Exception):
-    """Ends the network's run early; never leaves this module."""
-
-
 class Embedder:
     """Images to L2-normalised descriptors.
 
@@ -72,18 +75,16 @@ class Embedder:
         model: ``name@hash`` where the hash covers the weights and every setting that changes the
             descriptor: descriptors of two models are never comparable.
         dimension: length D of a descriptor.
-        normalised: False where ``config.model`` was trained for distances of any scale.
-        calibration: distance to P(same place), where ``config.model`` brings one.
+        normalised: False where the trained model was taught distances of any scale.
 
     Raises:
-        BackboneError, WeightsError, WhiteningError, DescriptorModelError: at construction, for
-            what is wrong there.
+        BackboneError, WeightsError, WhiteningError, RuntimeUnavailableError, DescriptorModelError:
+            at construction, for what is wrong there.
     """
 
     model: str
     dimension: int
     normalised: bool
-    calibration: Calibration | None
 
     def __init__(self, config: EmbeddingConfig, trained: DescriptorModel | None = None) -> None:
         if config.threads > 0:
@@ -92,24 +93,17 @@ class Embedder:
         self._device = _device(config.device)
         self._parts = descriptor_parts(config)
         self._backbone = make_backbone(config.backbone, config.weights)
-        self._wanted = {part.layer for part in self._parts}
-        self._activations: dict[str, Tensor] = {}
-        for layer in self._wanted - {LAST_FEATURES}:
-            self._record(layer, self._backbone.layer(layer))
-        network = self._backbone.network.to(self._device)
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        scale = torch.tensor(self._backbone.std) * 255.0
-        shift = torch.tensor(self._backbone.mean) * 255.0
-        self._shift = shift.view(1, 3, 1, 1).to(self._device)
-        self._scale = scale.view(1, 3, 1, 1).to(self._device)
+        self._layers = tuple(dict.fromkeys(part.layer for part in self._parts))
         self._whitening = Whitening.load(config.whitening) if config.whitening else None
         self.model = f"{config.backbone}@{self._fingerprint()}"
         self._heads: tuple[DescriptorHead, ...] = ()
-        self.normalised, self.calibration = True, None
+        self.normalised = True
         if trained is None and config.model:
             trained = DescriptorModel.load(Path(config.model).expanduser())
         if trained is not None:
             self._take(trained)
+        self._network = LayerActivations(self._backbone, self._layers)
+        self._activations = self._start_runtime(self._network)
         blank = np.zeros((config.image_height, config.image_width, 3), np.uint8)
         self.dimension = self.embed([blank]).shape[1]
 
@@ -127,8 +121,8 @@ class Embedder:
         """
         batch = self._batch(images)
         weights = self._attention_batch(attention, len(images))
-        with torch.inference_mode(), self._precision():
-            descriptors = self._describe(batch, weights).float().cpu().numpy()
+        with torch.inference_mode():
+            descriptors = self._pool(self._activations(batch), weights).cpu().numpy()
         if self._whitening is not None:
             descriptors = self._whitening(descriptors)
         for head in self._heads:
@@ -142,38 +136,36 @@ class Embedder:
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """Where descriptors are made."""
         return self._device
 
     def batch(self, images: Sequence[Image]) -> Tensor:
-        """Images resized as the network sees them, (B, 3, h, w) RGB 0..255 on its device.
+        """Images as the network sees them, (B, h, w, 3) RGB uint8, for ``describe``.
 
         Raises:
             EmbeddingError: as ``embed``.
         """
-        return self._batch(images)
+        return torch.from_numpy(self._batch(images)).to(self._device)
 
     def describe(self, batch: Tensor) -> Tensor:
-        """Descriptors (B, D) of a ``batch``, through which gradients flow.
+        """Descriptors (B, D) of a ``batch`` by PyTorch, through which gradients flow.
 
         Raises:
             EmbeddingError: a whitening is configured, through which they don't.
         """
         if self._whitening is not None:
             raise EmbeddingError("the backbone can't be trained through a whitening: leave it out")
-        with self._precision():
-            descriptors = self._describe(batch, None).float()
+        descriptors = self._pool(self._network.to(self._device)(batch), None)
         for head in self._heads:
             descriptors = head(descriptors)
         return descriptors
 
     def part_widths(self) -> list[int]:
         """How many values of the untrained descriptor each configured part has, in order."""
-        blank = np.zeros((self._config.image_height, self._config.image_width, 3), np.uint8)
-        with torch.inference_mode():
-            self._run((self._batch([blank]) - self._shift) / self._scale)
-            channels = [self._activations[part.layer].shape[1] for part in self._parts]
-        return [c * p.rows * p.columns for c, p in zip(channels, self._parts, strict=True)]
+        blank = np.zeros((1, self._config.image_height, self._config.image_width, 3), np.uint8)
+        channels = [a.shape[1] for a in self._activations(blank)]
+        width = dict(zip(self._layers, channels, strict=True))
+        return [width[part.layer] * part.rows * part.columns for part in self._parts]
 
     def trainable_tail(self, count: int) -> dict[str, nn.Module]:
         """The last ``count`` modules that the descriptor passes through, by their names.
@@ -182,51 +174,50 @@ class Embedder:
             EmbeddingError: the backbone has fewer.
         """
         modules = self._backbone.sequence()
-        used = [i for i, name in enumerate(modules) if name in self._wanted]
-        end = len(modules) if LAST_FEATURES in self._wanted else max(used, default=-1) + 1
+        used = [number for number, name in enumerate(modules, 1) if name in self._layers]
+        end = len(modules) if LAST_FEATURES in self._layers else max(used, default=0)
         if count > end:
             raise EmbeddingError(f"{count} modules to unfreeze, the descriptor passes {end}")
-        names = list(modules)[end - count : end]
-        return {name: modules[name] for name in names}
+        return {name: modules[name] for name in list(modules)[end - count : end]}
 
     def _take(self, model: DescriptorModel) -> None:
-        """Put a trained model behind the backbone."""
+        """Put a trained model behind the backbone, its trained trunk into it."""
         if model.base != self.model:
             raise DescriptorModelError(
                 f"the trained model was made for the descriptor {model.base}; backbone, layers and "
                 f"image size as configured make {self.model}"
             )
-        if model.trunk:
-            weights = self._backbone.network.state_dict()
-            unknown = set(model.trunk) - set(weights)
-            if unknown:
-                raise DescriptorModelError(f"the backbone has no layer '{min(unknown)}'")
-            weights.update(model.trunk)
-            self._backbone.network.load_state_dict(weights)
+        weights = self._backbone.network.state_dict()
+        unknown = set(model.trunk) - set(weights)
+        if unknown:
+            raise DescriptorModelError(f"the backbone has no layer '{min(unknown)}'")
+        self._backbone.network.load_state_dict(weights | model.trunk)
         self._heads = tuple(h.to(self._device).eval().requires_grad_(False) for h in model.heads)
         self.normalised = all(head.normalised for head in model.heads)
-        self.calibration = model.calibration
         self.model = model.name
 
-    def _record(self, name: str, layer: nn.Module) -> None:
-        def keep(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-            self._activations[name] = output
-            if self._activations.keys() == self._wanted:
-                raise _AllLayersSeenError
+    def _start_runtime(self, network: LayerActivations) -> Activations:
+        config = self._config
+        if config.runtime == "openvino" and self._device.type != "cpu":
+            raise RuntimeUnavailableError(
+                "runtime openvino runs on the CPU: set device cpu or auto"
+            )
+        if config.runtime != "pytorch" and self._device.type == "cpu":
+            try:
+                return in_openvino(network, config.image_height, config.image_width, config.threads)
+            except RuntimeUnavailableError as error:
+                if config.runtime == "openvino":
+                    raise
+                logger.warning("PyTorch runs the network, more slowly: %s", error)
+        return in_pytorch(network, self._device, config.mixed_precision)
 
-        layer.register_forward_hook(keep)
-
-    def _run(self, batch: Tensor) -> None:
-        self._activations.clear()
-        with contextlib.suppress(_AllLayersSeenError):  # what lies behind them is not computed
-            self._activations[LAST_FEATURES] = self._backbone.features(batch)
-
-    def _describe(self, batch: Tensor, attention: Tensor | None) -> Tensor:
-        self._run((batch - self._shift) / self._scale)
+    def _pool(self, outputs: Sequence[Tensor], attention: Tensor | None) -> Tensor:
+        """Untrained descriptors (B, D) of the layers' outputs."""
+        activations = dict(zip(self._layers, outputs, strict=True))
         pooled = []
         for part in self._parts:
             vector = gem_pool(
-                self._activations[part.layer].float(),
+                activations[part.layer],
                 part.gem_p,
                 (part.rows, part.columns),
                 attention,
@@ -234,13 +225,11 @@ class Embedder:
             pooled.append(part.weight**0.5 * functional.normalize(vector))
         return functional.normalize(torch.cat(pooled, dim=1))
 
-    def _batch(self, images: Sequence[Image]) -> Tensor:
+    def _batch(self, images: Sequence[Image]) -> NDArray[np.uint8]:
         if len(images) == 0:
             raise EmbeddingError("no image to embed")
         size = (self._config.image_width, self._config.image_height)
-        rgb = np.stack([_resized_rgb(image, size) for image in images])
-        batch = torch.from_numpy(rgb).to(self._device)
-        return batch.permute(0, 3, 1, 2).float()  # already channels-last in memory
+        return np.stack([_resized_rgb(image, size) for image in images])
 
     def _attention_batch(
         self, attention: Sequence[NDArray[np.uint8]] | None, count: int
@@ -252,10 +241,6 @@ class Embedder:
         size = (self._config.image_width // 4, self._config.image_height // 4)
         maps = [cv2.resize(map_, size, interpolation=cv2.INTER_AREA) for map_ in attention]
         return torch.from_numpy(np.stack(maps)[:, None]).to(self._device).float() / 255.0
-
-    def _precision(self) -> torch.autocast:
-        mixed = self._config.mixed_precision and self._device.type == "cuda"
-        return torch.autocast(self._device.type, enabled=mixed)
 
     def _fingerprint(self) -> str:
         config = self._config
