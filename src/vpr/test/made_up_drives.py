@@ -49,7 +49,8 @@ def write_drive(folder, street=0, drives=(0,), places=PLACES, origin=ORIGIN, spa
 
 def small_embedding(**changes):
     """The shipped descriptor on the images' own size."""
-    return EmbeddingConfig.from_file(image_width=64, image_height=48, device="cpu", **changes)
+    values = {"image_width": 64, "image_height": 48, "device": "cpu", "runtime": "pytorch"}
+    return EmbeddingConfig.from_file(**(values | changes))
 
 
 def small_training(**changes):

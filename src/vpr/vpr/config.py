@@ -164,6 +164,7 @@ class SequenceMatchingConfig(NodeConfig):
     top_k: int = Field(ge=1, le=100)
     min_probability: Fraction
     map: str
+    model: str
 
     @model_validator(mode="after")
     def _speeds_reachable(self) -> Self:
@@ -275,6 +276,7 @@ class FineTuningConfig(NodeConfig):
     """fine_tuning, and ``vpr train`` and ``vpr eval selfsup``: labelled drives to a descriptor."""
 
     node_name: ClassVar[str] = "fine_tuning"
+    model: str
     horizontal_fov: Annotated[float, Field(gt=5.0, lt=179.0)]
     seen_distance: Positive
     positive_similarity: Annotated[float, Field(gt=0.0, lt=1.0)]

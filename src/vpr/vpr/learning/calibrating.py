@@ -61,8 +61,8 @@ class Reliability:
 def fit_calibration(matches: JudgedMatches) -> Calibration:
     """Isotonic regression of the verdicts on the distances, by bins of equal count.
 
-    A bin's share is that of its matches and one more of each kind (Laplace), so that no match is
-    said to be certain.
+    Level between the ends of a stretch, linear from one to the next. The share of a stretch counts
+    half a match more of each kind (Jeffreys), so that no match is said to be certain.
 
     Raises:
         TrainingError: too few matches, or too few of one kind; says how many are needed.
@@ -76,17 +76,19 @@ def fit_calibration(matches: JudgedMatches) -> Calibration:
         )
     order = np.argsort(matches.distances, kind="stable")
     parts = np.array_split(order, max(2, len(order) // BIN_MATCHES))
-    weights = np.array([len(part) for part in parts], float)
-    shares = np.array([(matches.correct[part].sum() + 1.0) / (len(part) + 2.0) for part in parts])
+    counts = np.array([len(part) for part in parts], float)
+    rights = np.array([matches.correct[part].sum() for part in parts], float)
     centres = np.array([matches.distances[part].mean() for part in parts])
-    fitted = isotonic_regression(shares, weights=weights, increasing=False).x
-    blocks = np.flatnonzero(np.diff(fitted, prepend=np.inf))
-    totals = np.add.reduceat(weights, blocks)
-    middle = np.add.reduceat(centres * weights, blocks) / totals
-    distinct = np.append(True, np.diff(middle) > 1e-9)
+    fitted = isotonic_regression(rights / counts, weights=counts, increasing=False).x
+    first = np.flatnonzero(np.diff(fitted, prepend=np.inf))  # of each level stretch
+    last = np.append(first[1:], len(fitted)) - 1
+    shares = np.add.reduceat(rights, first) + 0.5
+    shares = np.minimum.accumulate(shares / (np.add.reduceat(counts, first) + 1.0))
+    knots = np.stack([centres[first], centres[last]], axis=1).ravel()
+    distinct = np.append(True, np.diff(knots) > 1e-9)
     return Calibration(
-        distances=tuple(middle[distinct].tolist()),
-        probabilities=tuple(np.clip(fitted[blocks][distinct], 0.0, 1.0).tolist()),
+        distances=tuple(knots[distinct].tolist()),
+        probabilities=tuple(np.repeat(shares, 2)[distinct].tolist()),
     )
 
 
