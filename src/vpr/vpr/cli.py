@@ -218,10 +218,12 @@ def bag_world(
 ) -> None:
     """Drive through a simulated town and record it."""
     from vpr.bags.reader import BagError
-    from vpr.simulation.recording import record_drive
+    from vpr.simulation.config import SimulationConfig
+    from vpr.simulation.recording import own_spot, record_drive
 
     try:
-        drive = record_drive(out, seed, overwrite=overwrite)
+        config = SimulationConfig(gps_longitude=own_spot(seed))
+        drive = record_drive(out, seed, config, overwrite=overwrite)
     except BagError as error:
         _fail(str(error))
     console.print(

@@ -277,6 +277,7 @@ class FineTuningConfig(NodeConfig):
 
     node_name: ClassVar[str] = "fine_tuning"
     model: str
+    params_file: str
     horizontal_fov: Annotated[float, Field(gt=5.0, lt=179.0)]
     seen_distance: Positive
     positive_similarity: Annotated[float, Field(gt=0.0, lt=1.0)]

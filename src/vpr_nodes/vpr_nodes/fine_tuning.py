@@ -124,9 +124,11 @@ class FineTuningNode(VprNode):
         return Training(handle, process, output, out.with_suffix(LOG_SUFFIX))
 
     def _parameters_file(self, beside: str) -> str:
-        """This node's own values, so that a parameter set on the node is trained with."""
+        """This node's own values over those of the suite's file, as they are trained with."""
         file = Path(beside).with_suffix(".yaml")
-        document = {"/**/fine_tuning": {"ros__parameters": self.config.model_dump()}}
+        suite = self.config.params_file
+        document = yaml.safe_load(Path(suite).read_text()) if suite else {}
+        document["/**/fine_tuning"] = {"ros__parameters": self.config.model_dump()}
         file.write_text(yaml.safe_dump(document))
         return str(file)
 
