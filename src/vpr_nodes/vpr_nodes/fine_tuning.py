@@ -8,7 +8,6 @@ that no descriptor finds a memory it can't be compared with, then embedding desc
 from __future__ import annotations
 
 import csv
-import os
 import subprocess
 import sys
 import tempfile
@@ -115,11 +114,10 @@ class FineTuningNode(VprNode):
         output = tempfile.NamedTemporaryFile("w+", suffix=".log")  # noqa: SIM115 - kept open
         words += ["--params-file", self._parameters_file(output.name)]
         process = subprocess.Popen(
-            [sys.executable, "-m", "vpr.cli", *words],
+            ["nice", f"-n{LOWEST_PRIORITY}", sys.executable, "-m", "vpr.cli", *words],
             stdout=output,
             stderr=subprocess.STDOUT,
             text=True,
-            preexec_fn=lambda: os.nice(LOWEST_PRIORITY),
         )
         return Training(handle, process, output, out.with_suffix(LOG_SUFFIX))
 

@@ -1,7 +1,7 @@
 """gps_image_sync: images, fixes and odometry to a dataset folder of labelled keyframes.
 
-Subscribes the camera, ``fix``, ``odometry`` and ``imu/data``; writes ``dataset`` (nothing while it is
-empty). What is missing, and what was left out and why, is said on /diagnostics.
+Subscribes the camera, ``fix``, ``odometry`` and ``imu/data``; writes ``dataset`` (nothing while
+it is empty). What is missing, and what was left out and why, is said on /diagnostics.
 """
 
 from __future__ import annotations

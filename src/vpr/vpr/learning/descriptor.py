@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,46 +76,57 @@ def train_descriptor(
     Raises:
         DatasetError, TrainingError, EmbeddingError, DescriptorModelError: in words.
     """
-    _join_processes(config)
     if config.threads > 0:
         torch.set_num_threads(config.threads)
-    embedder = Embedder(embedding.model_copy(update={"device": config.device}))
-    features = read_features(read_drives([*data.training, *data.validation]), embedder, progress)
-    training, validation = _split(features.drives, data)
-    learner = make_learner(features, embedder, config, training)
-    trainer = Trainer(learner, features, training, validation, config, out)
-    if fresh:
+    with _processes(config):
+        embedder = Embedder(embedding.model_copy(update={"device": config.device}))
+        drives = read_drives([*data.training, *data.validation])
+        features = read_features(drives, embedder, progress)
+        training, validation = _split(features.drives, data)
+        learner = make_learner(features, embedder, config, training)
+        trainer = Trainer(learner, features, training, validation, config, out)
+        if fresh:
+            trainer.clean_up()
+        trainer.resume()
+        stem = _Stem(embedding, embedder)
+        outcome = _run(trainer, stem, learner, config, out, progress, epoch_done)
+        calibration, notes = calibrate(
+            data, stem.model(learner), features, validation, embedding, config
+        )
+        provenance = _provenance(data, config, trainer, features, outcome, notes)
+        model = stem.model(learner, calibration, provenance)
+        if trainer.writes:
+            model.save(out)
         trainer.clean_up()
-    trainer.resume()
-    stem = _Stem(embedding, embedder)
+    return TrainedDescriptor(out, model, outcome, features.unreadable, tuple(notes))
+
+
+def _run(
+    trainer: Trainer,
+    stem: _Stem,
+    learner: Learner,
+    config: FineTuningConfig,
+    out: Path,
+    progress: bool,
+    epoch_done: EpochDone | None,
+) -> Outcome:
+    """Train with a progress bar, keeping models along the way for the pictures."""
     folder = out.with_suffix(EPOCHS_SUFFIX)
 
     def snapshot(epoch: int) -> None:
         if config.snapshots and trainer.writes:
             stem.model(learner).save(folder / f"epoch_{epoch:05d}.safetensors")
 
-    with Progress(disable=not progress) as bar:
+    with Progress(disable=not (progress and trainer.writes)) as bar:
         task = bar.add_task("training", total=config.epochs, completed=trainer.progress.epoch)
 
         def done(row: dict[str, float]) -> None:
-            bar.update(
-                task,
-                advance=1,
-                description=f"loss {row['loss']:.4f}, validation {row['score']:.3f}",
-            )
+            said = f"loss {row['loss']:.4f}, validation {row['score']:.3f}"
+            bar.update(task, advance=1, description=said)
             if epoch_done is not None:
                 epoch_done(row)
 
-        outcome = trainer.run(done, snapshot)
-    calibration, notes = calibrate(
-        data, stem.model(learner), features, validation, embedding, config
-    )
-    provenance = _provenance(data, config, trainer, features, outcome, notes)
-    model = stem.model(learner, calibration, provenance)
-    if trainer.writes:
-        model.save(out)
-    trainer.clean_up()
-    return TrainedDescriptor(out, model, outcome, features.unreadable, tuple(notes))
+        return trainer.run(done, snapshot)
 
 
 def calibrate(
@@ -249,14 +261,20 @@ def _provenance(
     }
 
 
-def _join_processes(config: FineTuningConfig) -> None:
-    """Meet the other processes where torchrun started several."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or distributed.is_initialized():
+@contextmanager
+def _processes(config: FineTuningConfig) -> Iterator[None]:
+    """Together with the other processes where torchrun started several."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        yield
         return
     cuda = config.device != "cpu" and torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     distributed.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
 
 
 __all__ = ["CHECKPOINT_SUFFIX", "TrainedDescriptor", "TrainingData", "train_descriptor"]

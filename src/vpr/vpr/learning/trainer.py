@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +22,9 @@ from vpr.learning.errors import TrainingError
 from vpr.learning.features import Features
 from vpr.learning.loss import contrastive_loss
 from vpr.learning.networks import Learner
+from vpr.learning.prefetch import one_ahead
 from vpr.learning.retrieval import RetrievalFigures, figures_of, look_up
-from vpr.learning.sampling import PairBatch, PairSampler
+from vpr.learning.sampling import PairSampler
 
 CHECKPOINT_SUFFIX = ".checkpoint.safetensors"
 LOG_SUFFIX = ".csv"
@@ -38,6 +40,16 @@ class Outcome:
     best_epoch: int
     epochs: int
     pairs_per_second: float
+
+
+@dataclass(frozen=True)
+class PreparedBatch:
+    """What a step needs: each row once, and where in them anchors, positives, negatives are."""
+
+    inputs: Tensor
+    index: Tensor  # anchors, then positives, then negatives anchor by anchor
+    anchors: int
+    pairs: int  # of all processes
 
 
 class Trainer:
@@ -169,12 +181,49 @@ class Trainer:
         """Whether this is the process that writes."""
         return self._rank == 0
 
+    def batches(self, epoch: int) -> Iterator[PreparedBatch]:
+        """This process's share of an epoch's batches, read and on the device."""
+        share = slice(self._rank, None, self._processes)
+        for batch in self.sampler.epoch(epoch, self._config.batch_positives):
+            anchors, positives = batch.anchors[share], batch.positives[share]
+            wanted = np.concatenate([anchors, positives, batch.negatives[share].ravel()])
+            rows, index = np.unique(wanted, return_inverse=True)
+            inputs = self._learner.inputs(self._training[rows])
+            pairs = batch.positives.size + batch.negatives.size
+            yield PreparedBatch(inputs, torch.from_numpy(index), len(anchors), pairs)
+
+    def learn(self, batch: PreparedBatch) -> float:
+        """One step down the loss; returns the loss before it, which may be NaN: then no step."""
+        device = batch.inputs.device.type
+        mixed = self._config.mixed_precision and device == "cuda"
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=mixed):
+            embedded = self._module(batch.inputs)
+        embedded = embedded.float()[batch.index.to(batch.inputs.device)]
+        count = batch.anchors
+        loss = contrastive_loss(
+            embedded[:count],
+            embedded[count : 2 * count],
+            embedded[2 * count :].view(count, -1, embedded.shape[1]),
+            self._margin,
+        )
+        if bool(torch.isfinite(loss)):
+            self._optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self._optimizer.step()
+            self._pull_back()
+        return float(loss.detach())
+
     def _epoch(self, number: int) -> dict[str, float]:
         losses, pairs, started = [], 0, time.perf_counter()
         self._learner.head.train()
-        for batch in self.sampler.epoch(number, self._config.batch_positives):
-            losses.append(self._step(batch, number))
-            pairs += batch.positives.size + batch.negatives.size
+        for batch in one_ahead(self.batches(number)):
+            losses.append(self.learn(batch))
+            pairs += batch.pairs
+            if not math.isfinite(losses[-1]):
+                raise TrainingError(
+                    f"the loss is not finite in epoch {number}: lower learning_rate "
+                    f"({self._config.learning_rate:g}); the checkpoint before it is kept"
+                )
         self._learner.head.eval()
         seconds = time.perf_counter() - started
         figures = self.validate()
@@ -185,37 +234,6 @@ class Trainer:
             **figures.to_json(),
             "score": figures.score,
         }
-
-    def _step(self, batch: PairBatch, epoch: int) -> float:
-        share = slice(self._rank, None, self._processes)
-        anchors, positives = batch.anchors[share], batch.positives[share]
-        negatives = batch.negatives[share]
-        rows, index = np.unique(
-            np.concatenate([anchors, positives, negatives.ravel()]), return_inverse=True
-        )
-        inputs = self._learner.inputs(self._training[rows])
-        device = inputs.device.type
-        mixed = self._config.mixed_precision and device == "cuda"
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=mixed):
-            embedded = self._module(inputs)
-        embedded = embedded.float()[torch.from_numpy(index).to(inputs.device)]
-        count = len(anchors)
-        loss = contrastive_loss(
-            embedded[:count],
-            embedded[count : 2 * count],
-            embedded[2 * count :].view(count, -1, embedded.shape[1]),
-            self._margin,
-        )
-        if not bool(torch.isfinite(loss)):
-            raise TrainingError(
-                f"the loss is not finite in epoch {epoch}: lower learning_rate "
-                f"({self._config.learning_rate:g}); the checkpoint before it is kept"
-            )
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._optimizer.step()
-        self._pull_back()
-        return float(loss.detach())
 
     @torch.no_grad()
     def _pull_back(self) -> None:

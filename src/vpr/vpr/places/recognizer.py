@@ -169,6 +169,8 @@ class PlaceRecognizer:
             StateError: the state is incomplete or contradicts itself; nothing is changed then.
         """
         self._memory = PlaceMemory.restored(arrays, metadata) if arrays else None
+        if self._trained is not None and self.model in self._trained.names:
+            self.adopt(self._trained)
         self._session = 0
         self.begin_session()
 
