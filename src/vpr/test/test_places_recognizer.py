@@ -7,6 +7,9 @@ from hypothesis import strategies as st
 
 from vpr.config import SequenceMatchingConfig
 from vpr.geometry import pose_from_xy_yaw
+from vpr.models.calibration import Calibration
+from vpr.models.descriptor_model import DescriptorModel, DescriptorModelError
+from vpr.models.head import DescriptorHead
 from vpr.places.memory import StateError
 from vpr.places.recognizer import (
     DescriptorError,
@@ -212,3 +215,53 @@ def test_candidates_are_the_best_places_that_are_apart(values, count, separation
         left = np.abs(np.arange(len(scores))[:, None] - best[None]).min(axis=1)
         assert (left < separation).all()
     np.testing.assert_array_equal(scores, np.array(values, np.float32))
+
+
+def trained_on(model, dimension=8, calibration=None):
+    """A trained descriptor whose head turns the descriptors of ``model``."""
+    head = DescriptorHead("linear", dimension, 4, normalised=True)
+    return DescriptorModel(model, (head.eval(),), calibration=calibration)
+
+
+def test_adopting_a_model_brings_the_places_and_late_descriptors_forward():
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((6, 8)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    recognizer = PlaceRecognizer(SequenceMatchingConfig.from_file())
+    for i, row in enumerate(rows[:4]):
+        recognizer.observe((i + 1) * 10**9, row, "net@base")
+    trained = trained_on("net@base")
+    assert recognizer.adopt(trained) == 4
+    assert recognizer.model == trained.name
+    late = recognizer.observe(5 * 10**9, rows[4], "net@base")  # made before the switch
+    new = trained.heads[0].apply_to(rows[5:6])[0]
+    recognizer.observe(6 * 10**9, new, trained.name)
+    arrays, metadata = recognizer.state()
+    assert metadata["model"] == late.keyframe.model == trained.name
+    expected = trained.heads[0].apply_to(rows)
+    np.testing.assert_allclose(arrays["descriptors"], expected, atol=1e-6)
+
+
+def test_a_model_built_on_another_one_is_not_adopted():
+    recognizer = PlaceRecognizer(SequenceMatchingConfig.from_file())
+    recognizer.observe(10**9, np.eye(8, dtype=np.float32)[0], "net@base")
+    with pytest.raises(DescriptorModelError, match="without their images"):
+        recognizer.adopt(trained_on("net@other"))
+    assert recognizer.model == "net@base"
+
+
+def test_single_images_get_the_probability_that_the_model_was_calibrated_to():
+    calibration = Calibration(distances=(0.0, 2.0), probabilities=(0.9, 0.1))
+    config = SequenceMatchingConfig.from_file(
+        sequence_length=1, exclude_recent_keyframes=0, exclude_recent_time=0.0, top_k=1
+    )
+    recognizer = PlaceRecognizer(config)
+    trained = trained_on("net@base", calibration=calibration)
+    recognizer.adopt(trained)
+    rows = np.eye(8, dtype=np.float32)[[0, 1, 2, 0]]
+    for i, row in enumerate(rows):
+        observation = recognizer.observe((i + 1) * 10**9, row, "net@base")
+    match = observation.matches.candidates[0]
+    assert match.reference_id == 0
+    assert match.distance == pytest.approx(0.0, abs=1e-5)
+    assert match.probability == pytest.approx(0.9, abs=0.01)

@@ -1,4 +1,4 @@
-"""The command line: ``vpr demo | run | play | record | train | eval | bag | map | bench``.
+"""The command line: demo, run, play, record, train, eval, bag, map, dataset, bench.
 
 Commands that start nodes need a built workspace; the rest is the pure library.
 """
@@ -16,18 +16,20 @@ from rich.console import Console
 from rich.table import Table
 
 from vpr.commands import semantics
+from vpr.commands.learning import dataset_app, eval_selfsup, train_app
 from vpr.config import ConfigError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 eval_app = typer.Typer(no_args_is_help=True, help="Measure on your own data.")
 bag_app = typer.Typer(no_args_is_help=True, help="Make bags: a simulated world, image folders.")
-train_app = typer.Typer(no_args_is_help=True, help="Train networks.")
 map_app = typer.Typer(no_args_is_help=True, help="Look into a map folder.")
 app.add_typer(eval_app, name="eval")
 app.add_typer(bag_app, name="bag")
 app.add_typer(map_app, name="map")
+app.add_typer(dataset_app, name="dataset")
 app.add_typer(train_app, name="train")
 semantics.add_to(train_app, eval_app)
+eval_app.command("selfsup")(eval_selfsup)
 console = Console()
 
 ParamsFile = Annotated[
@@ -218,10 +220,12 @@ def bag_world(
 ) -> None:
     """Drive through a simulated town and record it."""
     from vpr.bags.reader import BagError
-    from vpr.simulation.recording import record_drive
+    from vpr.simulation.config import SimulationConfig
+    from vpr.simulation.recording import own_spot, record_drive
 
     try:
-        drive = record_drive(out, seed, overwrite=overwrite)
+        config = SimulationConfig(gps_longitude=own_spot(seed))
+        drive = record_drive(out, seed, config, overwrite=overwrite)
     except BagError as error:
         _fail(str(error))
     console.print(

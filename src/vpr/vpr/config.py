@@ -151,6 +151,7 @@ class EmbeddingConfig(ImageInput):
     layer_weights: list[Positive]
     attention: Literal["none", "pooling", "multiplied", "mask_channel"]
     whitening: str
+    model: str
     device: Literal["auto", "cpu", "cuda"]
     runtime: Literal["auto", "pytorch", "openvino"]
     mixed_precision: bool
@@ -188,6 +189,7 @@ class SequenceMatchingConfig(NodeConfig):
     top_k: int = Field(ge=1, le=100)
     min_probability: Fraction
     map: str
+    model: str
 
     @model_validator(mode="after")
     def _speeds_reachable(self) -> Self:
@@ -295,6 +297,53 @@ class GpsImageSyncConfig(ImageInput):
     max_wait: Positive
 
 
+class FineTuningConfig(NodeConfig):
+    """fine_tuning, and ``vpr train`` and ``vpr eval selfsup``: labelled drives to a descriptor."""
+
+    node_name: ClassVar[str] = "fine_tuning"
+    model: str
+    params_file: str
+    horizontal_fov: Annotated[float, Field(gt=5.0, lt=179.0)]
+    seen_distance: Positive
+    positive_similarity: Annotated[float, Field(gt=0.0, lt=1.0)]
+    negative_similarity: Annotated[float, Field(gt=0.0, lt=1.0)]
+    min_positives: int = Field(ge=1)
+    negatives_per_positive: int = Field(ge=1, le=1000)
+    negative_pool: int = Field(ge=2, le=100_000)
+    head: Literal["linear", "fc6_fc7"]
+    embedding_dimension: int = Field(ge=2, le=8192)
+    normalised: bool
+    margin: Positive
+    normalised_margin: Annotated[float, Field(gt=0.0, le=2.0)]
+    epochs: int = Field(ge=1, le=100_000)
+    epoch_positives: int = Field(ge=1)
+    batch_positives: int = Field(ge=1)
+    learning_rate: Positive
+    trunk_learning_rate: Positive
+    weight_decay: NonNegative
+    unfreeze: int = Field(ge=0)
+    patience: int = Field(ge=1)
+    snapshots: int = Field(ge=0)
+    seed: int = Field(ge=0)
+    device: Literal["auto", "cpu", "cuda"]
+    mixed_precision: bool
+    threads: int = Field(ge=0, le=256)
+    same_place_distance: Positive
+    same_place_rotation: Annotated[float, Field(gt=0.0, le=3.15)]
+    exclude_recent_keyframes: int = Field(ge=0)
+    candidates: int = Field(ge=1, le=100)
+    wanted_precision: Annotated[float, Field(gt=0.0, lt=1.0)]
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)]
+
+    @model_validator(mode="after")
+    def _labels_apart(self) -> Self:
+        if self.negative_similarity >= self.positive_similarity:
+            raise ValueError("negative_similarity must be below positive_similarity")
+        if self.negatives_per_positive > self.negative_pool:
+            raise ValueError("negative_pool must hold at least negatives_per_positive")
+        return self
+
+
 class BagPlayerConfig(NodeConfig):
     """bag_player: a recording onto its topics."""
 
@@ -322,6 +371,7 @@ NODE_CONFIGS: tuple[type[NodeConfig], ...] = (
     LoopClosureConfig,
     PoseGraphConfig,
     GpsImageSyncConfig,
+    FineTuningConfig,
     BagPlayerConfig,
     BagRecorderConfig,
 )

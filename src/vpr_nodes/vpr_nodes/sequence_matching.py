@@ -2,7 +2,8 @@
 
 Subscribes ``descriptor``, ``odometry`` and ``fix``; publishes ``keyframe`` and ``matches``.
 Odometry and fixes are interpolated to the image stamp; without them matching goes on and
-/diagnostics says so. Owns the ``places`` part of a map.
+/diagnostics says so. Owns the ``places`` part of a map. ``~/adopt_model`` brings the remembered
+places forward to a trained model.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from sensor_msgs.msg import NavSatFix
 from vpr_interfaces.msg import Descriptor as DescriptorMsg
 from vpr_interfaces.msg import Keyframe as KeyframeMsg
 from vpr_interfaces.msg import PlaceMatches as PlaceMatchesMsg
+from vpr_interfaces.srv import AdoptModel
 
 from vpr.config import SequenceMatchingConfig
 from vpr.geometry import PoseTrack, PoseUnavailable
 from vpr.messages import covariance_of, fix_of, pose_of, stamp_ns
+from vpr.models.descriptor_model import DescriptorModel
 from vpr.places.recognizer import PlaceRecognizer
 from vpr.records import Covariance, GpsFix
 from vpr.supervision.fixes import FixTrack
@@ -47,6 +50,9 @@ class SequenceMatchingNode(VprNode):
             self.recognizer.restore,
             lambda: self.recognizer.places,
         )
+        if self.config.model:
+            self.recognizer.adopt(DescriptorModel.load(Path(self.config.model)))
+        self.create_service(AdoptModel, "~/adopt_model", self._adopt)
         if self.config.map:
             self.part.load(Path(self.config.map))
         self.odometry = PoseTrack(int(self.config.odometry_max_gap * 1e9))
@@ -61,6 +67,18 @@ class SequenceMatchingNode(VprNode):
         self.matches_publisher = self.create_lifecycle_publisher(
             PlaceMatchesMsg, "matches", RELIABLE
         )
+
+    def _adopt(
+        self, request: AdoptModel.Request, response: AdoptModel.Response
+    ) -> AdoptModel.Response:
+        try:
+            response.redescribed = self.recognizer.adopt(DescriptorModel.load(Path(request.path)))
+        except ValueError as error:
+            response.message = str(error)
+        else:
+            response.ok = True
+        response.model = self.recognizer.model
+        return response
 
     def start(self) -> None:
         self.listen(

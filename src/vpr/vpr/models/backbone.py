@@ -57,6 +57,16 @@ class Backbone:
             module = children[part]
         return module
 
+    def sequence(self) -> dict[str, nn.Module]:
+        """The network's modules in the order they are declared, lists of modules opened up."""
+        found: dict[str, nn.Module] = {}
+        for name, child in self.network.named_children():
+            if isinstance(child, nn.ModuleList | nn.Sequential):
+                found |= {f"{name}.{inner}": module for inner, module in child.named_children()}
+            else:
+                found[name] = child
+        return found
+
 
 def make_backbone(name: str, weights: str, extra_channels: int = 0) -> Backbone:
     """Build a network and its weights.

@@ -12,16 +12,18 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from vpr.config import EmbeddingConfig
 from vpr.models.activations import (
+    LAST_FEATURES,
     Activations,
     LayerActivations,
     RuntimeUnavailableError,
@@ -29,6 +31,8 @@ from vpr.models.activations import (
     in_pytorch,
 )
 from vpr.models.backbone import make_backbone
+from vpr.models.descriptor_model import DescriptorModel, DescriptorModelError
+from vpr.models.head import DescriptorHead
 from vpr.models.pooling import gem_pool
 from vpr.models.whitening import Whitening
 from vpr.records import Image
@@ -64,20 +68,25 @@ def descriptor_parts(config: EmbeddingConfig) -> tuple[DescriptorPart, ...]:
 class Embedder:
     """Images to L2-normalised descriptors.
 
+    Args:
+        trained: a trained model that is not on disk, in place of ``config.model``.
+
     Attributes:
         model: ``name@hash`` where the hash covers the weights and every setting that changes the
             descriptor: descriptors of two models are never comparable.
         dimension: length D of a descriptor.
+        normalised: False where the trained model was taught distances of any scale.
 
     Raises:
-        BackboneError, WeightsError, WhiteningError, RuntimeUnavailableError: at construction, for
-            what is wrong there.
+        BackboneError, WeightsError, WhiteningError, RuntimeUnavailableError, DescriptorModelError:
+            at construction, for what is wrong there.
     """
 
     model: str
     dimension: int
+    normalised: bool
 
-    def __init__(self, config: EmbeddingConfig) -> None:
+    def __init__(self, config: EmbeddingConfig, trained: DescriptorModel | None = None) -> None:
         if config.threads > 0:
             torch.set_num_threads(config.threads)
         self._config = config
@@ -86,11 +95,16 @@ class Embedder:
         extra = 1 if config.attention == "mask_channel" else 0
         self._backbone = make_backbone(config.backbone, config.weights, extra)
         self._layers = tuple(dict.fromkeys(part.layer for part in self._parts))
-        self._activations = self._start_runtime(
-            LayerActivations(self._backbone, self._layers, extra)
-        )
         self._whitening = Whitening.load(config.whitening) if config.whitening else None
         self.model = f"{config.backbone}@{self._fingerprint()}"
+        self._heads: tuple[DescriptorHead, ...] = ()
+        self.normalised = True
+        if trained is None and config.model:
+            trained = DescriptorModel.load(Path(config.model).expanduser())
+        if trained is not None:
+            self._take(trained)
+        self._network = LayerActivations(self._backbone, self._layers, extra)
+        self._activations = self._start_runtime(self._network)
         blank = np.zeros((config.image_height, config.image_width, 3), np.uint8)
         self.dimension = self.embed([blank]).shape[1]
 
@@ -110,10 +124,80 @@ class Embedder:
         batch = self._batch(images, attention)
         weights = self._pooling_weights(attention)
         with torch.inference_mode():
-            descriptors = self._describe(batch, weights).cpu().numpy()
+            descriptors = self.pooled(self._layer_activations(batch), weights).cpu().numpy()
         if self._whitening is not None:
             descriptors = self._whitening(descriptors)
+        for head in self._heads:
+            descriptors = head.apply_to(descriptors)
         return np.ascontiguousarray(descriptors, dtype=np.float32)
+
+    @property
+    def network(self) -> nn.Module:
+        """The backbone; training may unfreeze some of it."""
+        return self._backbone.network
+
+    @property
+    def device(self) -> torch.device:
+        """Where descriptors are made."""
+        return self._device
+
+    def batch(self, images: Sequence[Image]) -> Tensor:
+        """Images as the network sees them, (B, h, w, 3) RGB uint8, for ``describe``.
+
+        Raises:
+            EmbeddingError: as ``embed``.
+        """
+        return torch.from_numpy(self._batch(images, None)).to(self._device)
+
+    def describe(self, batch: Tensor) -> Tensor:
+        """Descriptors (B, D) of a ``batch`` by PyTorch, through which gradients flow.
+
+        Raises:
+            EmbeddingError: a whitening is configured, through which they don't.
+        """
+        if self._whitening is not None:
+            raise EmbeddingError("the backbone can't be trained through a whitening: leave it out")
+        outputs = self._network.to(self._device)(batch)
+        descriptors = self.pooled(dict(zip(self._layers, outputs, strict=True)), None)
+        for head in self._heads:
+            descriptors = head(descriptors)
+        return descriptors
+
+    def part_widths(self) -> list[int]:
+        """How many values of the untrained descriptor each configured part has, in order."""
+        blank = np.zeros((1, self._config.image_height, self._config.image_width, 3), np.uint8)
+        channels = [a.shape[1] for a in self._activations(blank)]
+        width = dict(zip(self._layers, channels, strict=True))
+        return [width[part.layer] * part.rows * part.columns for part in self._parts]
+
+    def trainable_tail(self, count: int) -> dict[str, nn.Module]:
+        """The last ``count`` modules that the descriptor passes through, by their names.
+
+        Raises:
+            EmbeddingError: the backbone has fewer.
+        """
+        modules = self._backbone.sequence()
+        used = [number for number, name in enumerate(modules, 1) if name in self._layers]
+        end = len(modules) if LAST_FEATURES in self._layers else max(used, default=0)
+        if count > end:
+            raise EmbeddingError(f"{count} modules to unfreeze, the descriptor passes {end}")
+        return {name: modules[name] for name in list(modules)[end - count : end]}
+
+    def _take(self, model: DescriptorModel) -> None:
+        """Put a trained model behind the backbone, its trained trunk into it."""
+        if model.base != self.model:
+            raise DescriptorModelError(
+                f"the trained model was made for the descriptor {model.base}; backbone, layers and "
+                f"image size as configured make {self.model}"
+            )
+        weights = self._backbone.network.state_dict()
+        unknown = set(model.trunk) - set(weights)
+        if unknown:
+            raise DescriptorModelError(f"the backbone has no layer '{min(unknown)}'")
+        self._backbone.network.load_state_dict(weights | model.trunk)
+        self._heads = tuple(h.to(self._device).eval().requires_grad_(False) for h in model.heads)
+        self.normalised = all(head.normalised for head in model.heads)
+        self.model = model.name
 
     def _start_runtime(self, network: LayerActivations) -> Activations:
         config = self._config
@@ -153,9 +237,6 @@ class Embedder:
 
     def _layer_activations(self, batch: NDArray[np.uint8]) -> dict[str, Tensor]:
         return dict(zip(self._layers, self._activations(batch), strict=True))
-
-    def _describe(self, batch: NDArray[np.uint8], attention: Tensor | None) -> Tensor:
-        return self.pooled(self._layer_activations(batch), attention)
 
     def _batch(
         self, images: Sequence[Image], attention: Sequence[NDArray[np.uint8]] | None

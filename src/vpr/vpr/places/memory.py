@@ -80,6 +80,12 @@ class PlaceMemory:
             self._columns[name].append(value)
         self._frame_ids.append(keyframe.frame_id)
 
+    def described_by(self, model: str, descriptors: NDArray[np.float32]) -> PlaceMemory:
+        """The same keyframes with descriptors (N, d) of another model."""
+        return PlaceMemory.restored(
+            {**self.arrays(), "descriptors": descriptors}, {**self.metadata(), "model": model}
+        )
+
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Copies of all columns and the descriptors, for writing to disk."""
         arrays = {name: column.rows.copy() for name, column in self._columns.items()}

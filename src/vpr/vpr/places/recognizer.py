@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpr.config import SequenceMatchingConfig
+from vpr.models.descriptor_model import DescriptorModel
 from vpr.places.keyframes import KeyframeSelector
 from vpr.places.memory import PlaceMemory
 from vpr.places.probability import StandoutProbability
@@ -52,6 +53,7 @@ class PlaceRecognizer:
         self._selector = KeyframeSelector(config)
         self._matcher = SequenceMatcher(config)
         self._probability = StandoutProbability(config)
+        self._trained: DescriptorModel | None = None
         self._memory: PlaceMemory | None = None
         self._session = 0
         self._last_stamp_ns: int | None = None
@@ -96,6 +98,7 @@ class PlaceRecognizer:
         """
         if odometry is not None and not np.isfinite(odometry).all():
             raise OdometryError("odometry has a value that is not finite")
+        descriptor, model = self._brought_forward(descriptor, model)
         memory = self._memory_for(descriptor, model)
         skipped = self._out_of_order(stamp_ns) or self._selector.reason_to_skip(stamp_ns, odometry)
         if skipped:
@@ -117,6 +120,29 @@ class PlaceRecognizer:
         matches = self._match(keyframe, memory)
         memory.append(keyframe)
         return Observation(keyframe, matches, "")
+
+    def adopt(self, trained: DescriptorModel) -> int:
+        """Go on with a trained model: remembered places are described by it from now on.
+
+        Descriptors that still come from a model it was built on are brought forward as they come.
+        Where it is calibrated, matches of single images get its probabilities.
+
+        Returns:
+            how many places were brought forward.
+
+        Raises:
+            DescriptorModelError: the places are of a model it was not built on, or its trunk was
+                trained as well, which needs their images; nothing is changed then.
+        """
+        memory = self._memory
+        if memory is None or memory.model == trained.name:
+            self._trained = trained
+            return 0
+        self._memory = memory.described_by(
+            trained.name, trained.forward_from(memory.model, memory.descriptors)
+        )
+        self._trained = trained
+        return len(memory)
 
     def begin_session(self) -> int:
         """Close the session; what comes next is matched against all of it. Returns the new number.
@@ -143,8 +169,21 @@ class PlaceRecognizer:
             StateError: the state is incomplete or contradicts itself; nothing is changed then.
         """
         self._memory = PlaceMemory.restored(arrays, metadata) if arrays else None
+        if self._trained is not None and self.model in self._trained.names:
+            self.adopt(self._trained)
         self._session = 0
         self.begin_session()
+
+    def _brought_forward(
+        self, descriptor: NDArray[np.float32], model: str
+    ) -> tuple[NDArray[np.float32], str]:
+        """A descriptor as the adopted model would have made it, if it was built on its model."""
+        trained = self._trained
+        if trained is None or model == trained.name or model not in trained.names:
+            return descriptor, model
+        if descriptor.ndim != 1:
+            raise DescriptorError(f"a descriptor is a vector, not an array {descriptor.shape}")
+        return trained.forward_from(model, descriptor[None])[0], trained.name
 
     def _memory_for(self, descriptor: NDArray[np.float32], model: str) -> PlaceMemory:
         if descriptor.ndim != 1 or descriptor.size == 0:
@@ -209,7 +248,7 @@ class PlaceRecognizer:
         if len(scores) == 0:
             return (), "no loop: no place is old enough to be searched"
         best = distinct_maxima(scores, self._config.top_k, self._config.candidate_separation)
-        probabilities = self._probability(scores[best])
+        probabilities = self._probabilities(scores[best], similarities[best], memory.model)
         threshold = self._config.min_probability
         source = MatchSource.SEQUENCE if len(self._matcher) > 1 else MatchSource.SINGLE
         candidates = tuple(
@@ -231,6 +270,15 @@ class PlaceRecognizer:
             f"no loop: best candidate {probabilities[0]:.2f} < {threshold:.2f}, "
             f"{len(scores)} places searched"
         )
+
+    def _probabilities(self, scores: Row, similarities: Row, model: str) -> NDArray[np.float64]:
+        """P(same place): by the model's own calibration where single images are compared."""
+        trained = self._trained
+        if trained is None or trained.calibration is None or trained.name != model:
+            return self._probability(scores)
+        if self._config.sequence_length > 1:
+            return self._probability(scores)  # a sequence says more than its last image
+        return trained.calibration(np.sqrt(np.maximum(2.0 - 2.0 * similarities, 0.0)))
 
 
 def distinct_maxima(scores: Row, count: int, separation: int) -> NDArray[np.int64]:
