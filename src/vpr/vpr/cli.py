@@ -95,6 +95,9 @@ def run(
     map_folder: Annotated[
         Path | None, typer.Option("--map", help="Map folder to relocalize in.")
     ] = None,
+    bridge: Annotated[
+        str, typer.Option(help="Also give the closures to this SLAM system, e.g. rtabmap.")
+    ] = "",
     bag: Annotated[Path | None, typer.Option(help="Also play this bag.")] = None,
     rate: Annotated[float, typer.Option(help="Playing speed of the bag.")] = 1.0,
 ) -> None:
@@ -106,11 +109,13 @@ def run(
     )
     try:
         with processes.NodeProcesses() as children:
+            if bridge:
+                children.start_bridge(bridge, options)
             children.start_suite(options, composed)
             if bag is not None:
                 children.start("bag_player", _playing(processes, options, bag, rate, False))
             children.wait_while_running()
-    except processes.NodeStopped as error:
+    except (processes.NodeStopped, ValueError) as error:
         _fail(str(error))
     except KeyboardInterrupt:
         console.print("stopped")

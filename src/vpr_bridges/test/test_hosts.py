@@ -156,7 +156,7 @@ def test_vins_mono_relocalizes_by_our_match_points(hosts, probe):
 
     hosts.until(follow)
     for heard in hosts.said(in_window=...):
-        assert heard["in_window"]
+        assert heard["in_window"], heard
         assert heard["ascending"]
         assert heard["factors"] == heard["points"] >= 15
         assert heard["pixels_off"] < 2.0

@@ -63,7 +63,8 @@ class VinsMonoBridgeNode(VprNode):
         self.images: OrderedDict[int, Image] = OrderedDict()
         self.poses: ExactStampJoin[Pose] = ExactStampJoin(IMAGES)
         self.points: ExactStampJoin[PointCloud] = ExactStampJoin(IMAGES)
-        self.window: OrderedDict[int, tuple[Pose, TrackedPoints]] = OrderedDict()
+        self.window: deque[int] = deque(maxlen=self.config.window)  # stamps of VINS's keyframes
+        self.tracked: dict[int, tuple[Pose, TrackedPoints]] = {}  # of those with an image
         self.old: dict[int, OldPoints] = {}
         self.old_poses: dict[int, Pose] = {}
         self.waiting: deque[tuple[float, LoopClosure]] = deque()
@@ -119,8 +120,15 @@ class VinsMonoBridgeNode(VprNode):
     # VINS's keyframes: the newest are in its window
 
     def _on_pose(self, message: Odometry) -> None:
-        self.poses.put(stamp_ns(message.header.stamp), pose_of(message.pose.pose))
-        self._join(stamp_ns(message.header.stamp))
+        stamp = stamp_ns(message.header.stamp)
+        if self.window and stamp <= self.window[-1]:
+            self.window.clear()  # VINS began anew
+        self.window.append(stamp)
+        self.tracked = {
+            known: self.tracked[known] for known in self.window if known in self.tracked
+        }
+        self.poses.put(stamp, pose_of(message.pose.pose))
+        self._join(stamp)
 
     def _on_points(self, message: PointCloud) -> None:
         self.points.put(stamp_ns(message.header.stamp), message)
@@ -138,12 +146,7 @@ class VinsMonoBridgeNode(VprNode):
         if grey is None:
             self.health.drop("no_image", f"no image with the stamp of VINS's keyframe {stamp}")
             return
-        newest = next(reversed(self.window), None)
-        if newest is not None and stamp <= newest:
-            self.window.clear()  # VINS began anew
-        self.window[stamp] = (pose, tracked_points(grey, *cloud_points(cloud)))
-        while len(self.window) > self.config.window:
-            self.window.popitem(last=False)
+        self.tracked[stamp] = (pose, tracked_points(grey, *cloud_points(cloud)))
         self.bindings.add_host(HostKeyframe(stamp, stamp, pose))
         self._retry()
 
@@ -173,13 +176,13 @@ class VinsMonoBridgeNode(VprNode):
 
     def _relocalize(self, closure: LoopClosure) -> None:
         stamp = self.bindings.binding(closure.query_id).host.stamp_ns
-        if stamp not in self.window:
+        if stamp not in self.window or stamp not in self.tracked:
             raise Unbound("out_of_window", "VINS's keyframe has left its window", final=True)
         old = self.old.get(closure.reference_id)
         old_pose = self.old_poses.get(closure.reference_id)
         if old is None or old_pose is None or self.body_T_camera is None:
             raise Unbound("unknown_keyframe", "no image, pose or extrinsic of the old one", True)
-        pose, tracked = self.window[stamp]
+        pose, tracked = self.tracked[stamp]
         found = self.timed(find_again, tracked, old, self.config)
         if found is None:
             raise Unbound("too_few_matches", "too few tracked points found in the old one", True)

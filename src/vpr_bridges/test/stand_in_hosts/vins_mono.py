@@ -10,7 +10,7 @@ import numpy as np
 from geometry_msgs.msg import Point32
 from host import SECOND, StandInHost, nanoseconds, run, set_stamp
 from nav_msgs.msg import Odometry
-from sensor_msgs.msg import CameraInfo, ChannelFloat32, Image, PointCloud
+from sensor_msgs.msg import CameraInfo, ChannelFloat32, CompressedImage, PointCloud
 
 from vpr.geometry import inverse, pose_from_quaternion
 from vpr_nodes.conversions import pose_msg
@@ -53,7 +53,7 @@ class VinsMono(StandInHost):
             ]
         )
         self.frame, self.window = 0, {}
-        self.image = self.create_publisher(Image, "camera/image_raw", 10)
+        self.image = self.create_publisher(CompressedImage, "camera/image_raw/compressed", 10)
         self.info = self.create_publisher(CameraInfo, "camera/camera_info", 10)
         names = ("keyframe_pose", "extrinsic")
         self.poses = {
@@ -88,9 +88,9 @@ class VinsMono(StandInHost):
         grey = cv2.warpPerspective(
             self.wall, cv2.getPerspectiveTransform(corners, pixels), (WIDTH, HEIGHT)
         )
-        image = Image(height=HEIGHT, width=WIDTH, encoding="mono8", step=WIDTH)
+        image = CompressedImage(format="jpeg")
         set_stamp(image.header, stamp)
-        image.data = grey.tobytes()
+        image.data = cv2.imencode(".jpg", grey)[1].tobytes()
         return image
 
     def publish_keyframe(self, frame):
