@@ -106,6 +106,11 @@ ARGUMENTS = (
         choices=["", *BRIDGES],
         description="Also give the closures to this SLAM system; empty starts no bridge",
     ),
+    DeclareLaunchArgument(
+        "remap",
+        default_value="",
+        description='Of every node, e.g. "odometry:=/odom camera/image_raw:=/cam0/image_raw"',
+    ),
     DeclareLaunchArgument("rviz", default_value="false", description="Open RViz on the results"),
 )
 
@@ -128,6 +133,7 @@ def suite(context: LaunchContext) -> list[Node]:
         if composed
         else [("vpr_nodes", name, name) for name in SUITE]
     )
+    remaps = [tuple(word.split(":=", 1)) for word in argument["remap"].split()]
     if bridge := argument["bridge"]:
         programs.append(("vpr_bridges", bridge, f"{bridge}_bridge"))
     return [
@@ -137,7 +143,7 @@ def suite(context: LaunchContext) -> list[Node]:
             name=name,
             namespace=LaunchConfiguration("namespace"),
             parameters=[LaunchConfiguration("params_file"), overrides],
-            remappings=TF,
+            remappings=[*TF, *remaps],
             ros_arguments=["--log-level", LaunchConfiguration("log_level")],
             output="screen",
         )

@@ -98,6 +98,9 @@ def run(
     bridge: Annotated[
         str, typer.Option(help="Also give the closures to this SLAM system, e.g. rtabmap.")
     ] = "",
+    remap: Annotated[
+        list[str] | None, typer.Option(help="Of every node, as odometry:=/odom; repeatable.")
+    ] = None,
     bag: Annotated[Path | None, typer.Option(help="Also play this bag.")] = None,
     rate: Annotated[float, typer.Option(help="Playing speed of the bag.")] = 1.0,
 ) -> None:
@@ -105,7 +108,12 @@ def run(
     processes = _bringup("processes")
     parameters: dict[str, Any] = {} if map_folder is None else {"map": str(map_folder.resolve())}
     options = processes.RosOptions(
-        params_file, namespace, log_level, use_sim_time or bag is not None, parameters
+        params_file,
+        namespace,
+        log_level,
+        use_sim_time or bag is not None,
+        parameters,
+        remap or (),
     )
     try:
         with processes.NodeProcesses() as children:

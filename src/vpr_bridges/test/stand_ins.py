@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,22 +32,31 @@ class Hosts:
         self.reports = probe.hear(String, "stand_in/report", 1000)
         self.probe = probe
 
-    def start(self, host: str, **parameters: Any) -> None:
-        """Start the host's process and the bridge of the same name, or another."""
-        bridge = parameters.pop("bridge", host)
-        given = parameters.pop("host", {})
-        words = [f"{name}:={value}" for name, value in given.items()]
-        arguments = ["--ros-args", *(w for word in words for w in ("-p", word))] if words else []
-        self.nodes.children.append(
-            subprocess.Popen(
-                [sys.executable, str(HOSTS / f"{host}.py"), *arguments],
-                env=self.nodes.environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
+    def start(
+        self,
+        host: str,
+        bridge: str = "",
+        host_parameters: Mapping[str, Any] | None = None,
+        **parameters: Any,
+    ) -> None:
+        """Start the host's process and the bridge, of the same name where none is given."""
+        words = [f"{name}:={value}" for name, value in (host_parameters or {}).items()]
+        arguments = ["--ros-args", *(part for word in words for part in ("-p", word))]
+        child = subprocess.Popen(
+            [sys.executable, str(HOSTS / f"{host}.py"), *(arguments if words else ())],
+            env=self.nodes.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
-        self.bridge = self.nodes.start(bridge, package="vpr_bridges", **parameters)
+        self.nodes.children.append(child)
+        self.nodes.start(bridge or host, package="vpr_bridges", **parameters)
+
+    def connected(self, topic: str) -> None:
+        """Wait until host and bridge have found each other on a topic."""
+        node = self.probe.node
+        self.until(lambda: min(node.count_publishers(topic), node.count_subscribers(topic)) > 0)
+        self.probe.spin(0.5)
 
     def said(self, **fields: Any) -> list[dict[str, Any]]:
         """The host's reports that have these values, or merely these fields where ``...``."""

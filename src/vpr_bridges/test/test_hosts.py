@@ -47,7 +47,8 @@ def send(probe, times, query, reference, off=0.0):
 
 
 def test_rtabmap_takes_true_links_and_its_silence_on_false_ones_is_heard(built_hosts, probe):
-    built_hosts.start("rtabmap", bridge="rtabmap", read_back_timeout=2.0)
+    built_hosts.start("rtabmap", read_back_timeout=2.0)
+    built_hosts.connected("rtabmap/info")
     times = lap(probe)
     last = max(times)
     send(probe, times, last - 2, 1)
@@ -63,6 +64,7 @@ def test_rtabmap_takes_true_links_and_its_silence_on_false_ones_is_heard(built_h
 
 def test_swarm_slam_gets_closures_between_keyframes_it_knows(built_hosts, probe):
     built_hosts.start("swarm_slam", patience=1.0)
+    built_hosts.connected("cslam/keyframe_odom")
     times = lap(probe)
     last = max(times)
     send(probe, times, last - 2, 1)
@@ -111,8 +113,10 @@ def test_a_new_session_is_a_robot_of_its_own_to_kimera(built_hosts, probe):
 
 
 def test_kimera_gets_closures_between_its_front_ends_nodes(built_hosts, probe):
-    front = {"front_end": "true"}
-    built_hosts.start("kimera", bridge="pose_graph_tools", keys="host", host=front)
+    built_hosts.start(
+        "kimera", "pose_graph_tools", host_parameters={"front_end": "true"}, keys="host"
+    )
+    built_hosts.connected("pose_graph_incremental")
     times = lap(probe)
     send(probe, times, max(times) - 2, 1)
     built_hosts.until(lambda: bool(built_hosts.said(kind="closure")))

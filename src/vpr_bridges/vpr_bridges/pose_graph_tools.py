@@ -11,6 +11,7 @@ the front end's nodes. Refused closures go as REJECTED_LOOPCLOSE.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,13 @@ from vpr.messages import keyframe_of, stamp_ns
 from vpr.records import Covariance, Keyframe, LoopClosure, Pose
 from vpr.uncertain_pose import body_axes
 from vpr_bridges.bindings import HostClosure, HostKeyframe
-from vpr_bridges.bridge import BindingBridge, host_messages, run_bridge
+from vpr_bridges.bridge import RETRY_PERIOD, BindingBridge, host_messages, run_bridge
 from vpr_nodes.conversions import pose_msg, time_msg
 from vpr_nodes.vpr_node import RELIABLE
 
 PACKAGE = "pose_graph_tools_msgs"
 KEY_BITS = 48  # of a host keyframe's id here; the robot's number is above them
+BACKLOG = 100_000  # messages kept until a back end listens
 ROTATION_FIRST = [3, 4, 5, 0, 1, 2]  # GTSAM's order, which Kimera fills the covariance with
 
 
@@ -44,12 +46,14 @@ class PoseGraphToolsBridgeNode(BindingBridge):
         self.graph_type: Any = messages.PoseGraph
         self.node_type, self.edge_type = messages.PoseGraphNode, messages.PoseGraphEdge
         self.publisher = self.create_lifecycle_publisher(self.graph_type, "pose_graph", RELIABLE)
+        self.backlog: deque[Any] = deque(maxlen=BACKLOG)
         self.last: Keyframe | None = None
         self.robot, self.key = self.config.robot_id - 1, -1
         self.frame = "odom"
 
     def start(self) -> None:
         super().start()
+        self.every(RETRY_PERIOD, self._work_off)
         if self.config.keys == "host":
             self.listen(
                 self.graph_type,
@@ -71,7 +75,16 @@ class PoseGraphToolsBridgeNode(BindingBridge):
     def _publish_closure(self, closure: HostClosure, kind: int) -> None:
         ends = (closure.reference, closure.query)
         edge = self._edge(kind, *ends, closure.relative_pose, closure.covariance)
-        self.publisher.publish(self.graph_type(header=edge.header, edges=[edge]))
+        self._publish(self.graph_type(header=edge.header, edges=[edge]))
+
+    def _publish(self, message: Any) -> None:
+        """In order and from the first node on: a back end that lacks one refuses all after it."""
+        self.backlog.append(message)
+        self._work_off()
+
+    def _work_off(self) -> None:
+        while self.backlog and self.publisher.get_subscription_count() > 0:
+            self.publisher.publish(self.backlog.popleft())
 
     def _on_keyframe(self, message: KeyframeMsg) -> None:
         if self.config.keys == "own":
@@ -103,7 +116,7 @@ class PoseGraphToolsBridgeNode(BindingBridge):
             key=self.key,
             pose=pose_msg(keyframe.odometry),
         )
-        self.publisher.publish(self.graph_type(header=node.header, nodes=[node], edges=edges))
+        self._publish(self.graph_type(header=node.header, nodes=[node], edges=edges))
         self.bindings.add_host(host)
 
     def _on_host_graph(self, message: Any) -> None:

@@ -46,6 +46,7 @@ class RosOptions:
     log_level: str = "info"
     use_sim_time: bool = False
     parameters: Mapping[str, Any] = field(default_factory=dict)  # "node.parameter" or "parameter"
+    remaps: Sequence[str] = ()  # "from:=to"
 
     def arguments(self, nodes: Sequence[str], scratch: Path) -> list[str]:
         """Command-line arguments after the executable.
@@ -60,6 +61,8 @@ class RosOptions:
         namespace = f"/{self.namespace.strip('/')}" if self.namespace.strip("/") else ""
         if namespace:
             words += ["-r", f"__ns:={namespace}"]
+        for remap in self.remaps:
+            words += ["-r", remap]
         overrides = {
             f"{namespace}/{node}": {"ros__parameters": values}
             for node in nodes
