@@ -6,7 +6,7 @@ from vpr.config import ConfigError, EmbeddingConfig
 from vpr.models.embedder import Embedder, EmbeddingError
 from vpr.models.whitening import fit_whitening
 
-SMALL = {"image_width": 96, "image_height": 64, "threads": 1}
+SMALL = {"image_width": 96, "image_height": 64, "threads": 1, "runtime": "pytorch"}
 
 
 def embedder(**overrides):

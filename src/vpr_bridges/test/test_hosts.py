@@ -13,6 +13,7 @@ from vpr_interfaces.msg import Keyframe, LoopClosure, PoseGraph
 
 from vpr.geometry import pose_from_xy_yaw
 from vpr_nodes.conversions import pose_msg, time_msg
+from vpr_nodes.vpr_node import REMEMBERED
 
 pytest_plugins = ("stand_ins",)
 SECOND = 10**9
@@ -21,7 +22,7 @@ SECOND = 10**9
 def lap(probe, seconds=33.0, keyframe_period=0.7):
     """Publish a lap: odometry at 10 Hz, a keyframe of ours now and then; returns their times."""
     poses = probe.publisher(Odometry, "odometry")
-    frames = probe.publisher(Keyframe, "keyframe")
+    frames = probe.publisher(Keyframe, "keyframe", REMEMBERED)
     times, due = {}, 0.0
     for step in range(round(seconds * 10)):
         now = step / 10
@@ -103,7 +104,7 @@ def test_kimera_takes_our_graph_in_order(built_hosts, probe):
 
 def test_a_new_session_is_a_robot_of_its_own_to_kimera(built_hosts, probe):
     built_hosts.start("kimera", bridge="pose_graph_tools")
-    frames = probe.publisher(Keyframe, "keyframe")
+    frames = probe.publisher(Keyframe, "keyframe", REMEMBERED)
     for identity, session in enumerate([0, 0, 0, 1, 1, 1]):
         frames.publish(keyframe(identity, identity, session))
     built_hosts.until(lambda: len(built_hosts.said(kind="odom")) == 4)
@@ -128,7 +129,7 @@ def test_kimera_gets_closures_between_its_front_ends_nodes(built_hosts, probe):
 
 def test_vins_mono_relocalizes_by_our_match_points(hosts, probe):
     hosts.start("vins_mono")
-    frames = probe.publisher(Keyframe, "keyframe")
+    frames = probe.publisher(Keyframe, "keyframe", REMEMBERED)
     closures = probe.publisher(LoopClosure, "loop_closures")
     there = {}
 
@@ -177,7 +178,7 @@ def test_vins_mono_relocalizes_by_our_match_points(hosts, probe):
 def test_vins_fusion_has_its_loop_fusion_topics(hosts, probe):
     hosts.start("vins_fusion", publish_period=0.2)
     corrections = probe.publisher(TransformStamped, "map_to_odom")
-    frames = probe.publisher(Keyframe, "keyframe")
+    frames = probe.publisher(Keyframe, "keyframe", REMEMBERED)
     hosts.until(lambda: len(hosts.said(topic="odometry_rect")) >= 3)
     assert np.allclose(hosts.said(topic="odometry_rect")[0]["correction"], np.eye(4), atol=1e-6)
 
@@ -221,7 +222,7 @@ def test_orb_slam3s_jump_stays_out_of_odometry_and_its_keyframes_come_back_corre
     camera = "[0.2, 0.0, 0.3, -0.5, 0.5, -0.5, 0.5]"
     hosts.start("orb_slam3", camera_in_base=camera)
     corrections = probe.publisher(TransformStamped, "map_to_odom")
-    frames = probe.publisher(Keyframe, "keyframe")
+    frames = probe.publisher(Keyframe, "keyframe", REMEMBERED)
     message = TransformStamped()
     message.transform.translation.y, message.transform.rotation.w = 3.0, 1.0
     corrections.publish(message)

@@ -17,7 +17,7 @@ from vpr.config import BindingConfig
 from vpr.messages import closure_of, keyframe_of, pose_of, stamp_ns
 from vpr.records import ClosureState, LoopClosure
 from vpr_bridges.bindings import HostClosure, KeyframeBindings, Unbound
-from vpr_nodes.vpr_node import RELIABLE, SENSOR, VprNode, run
+from vpr_nodes.vpr_node import RELIABLE, REMEMBERED, SENSOR, VprNode, run
 
 RETRY_PERIOD = 0.1  # s
 
@@ -36,7 +36,7 @@ class BindingBridge(VprNode):
         self.waiting: deque[tuple[float, LoopClosure]] = deque()
 
     def start(self) -> None:
-        self.listen(KeyframeMsg, "keyframe", self._on_keyframe, RELIABLE, "nothing to bind")
+        self.listen(KeyframeMsg, "keyframe", self._on_keyframe, REMEMBERED, "nothing to bind")
         self.listen(LoopClosureMsg, "loop_closures", self._on_closure, RELIABLE)
         self.listen(
             Odometry,

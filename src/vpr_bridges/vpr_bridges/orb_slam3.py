@@ -31,7 +31,7 @@ from vpr.records import Pose
 from vpr_bridges.bridge import run_bridge
 from vpr_bridges.corrections import Corrections
 from vpr_nodes.conversions import pose_msg, time_msg
-from vpr_nodes.vpr_node import LATCHED, RELIABLE, SENSOR, VprNode
+from vpr_nodes.vpr_node import LATCHED, RELIABLE, REMEMBERED, SENSOR, VprNode
 
 MAP_FRAME = "map"
 HOST = "orb_slam3"
@@ -104,7 +104,7 @@ class OrbSlam3BridgeNode(VprNode):
         else:
             self.listen(Odometry, f"{HOST}/body_odom", self._on_body_odom, SENSOR, "no odometry")
         self.listen(Path, f"{HOST}/keyframes", self._on_keyframes, SENSOR)
-        self.listen(KeyframeMsg, "keyframe", self._on_keyframe, RELIABLE)
+        self.listen(KeyframeMsg, "keyframe", self._on_keyframe, REMEMBERED)
         self.listen(PoseGraphMsg, "graph", self._on_graph, LATCHED)
         self.listen(
             TransformStamped, "map_to_odom", self._on_correction, RELIABLE, "no correction yet"

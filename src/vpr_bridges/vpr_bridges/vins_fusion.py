@@ -28,7 +28,7 @@ from vpr.records import Pose
 from vpr_bridges.bridge import run_bridge
 from vpr_bridges.corrections import Corrections
 from vpr_nodes.conversions import pose_msg, time_msg
-from vpr_nodes.vpr_node import LATCHED, RELIABLE, SENSOR, VprNode
+from vpr_nodes.vpr_node import LATCHED, RELIABLE, REMEMBERED, SENSOR, VprNode
 
 OURS, THEIRS = "loop_fusion", "vins_estimator"
 MAX_PATHS = 9  # loop_fusion's path_1 .. path_9
@@ -67,7 +67,7 @@ class VinsFusionBridgeNode(VprNode):
         self.listen(Odometry, f"{THEIRS}/extrinsic", self._on_extrinsic, SENSOR)
         self.listen(PointCloud, f"{THEIRS}/keyframe_point", self._on_points, SENSOR)
         self.listen(PointCloud, f"{THEIRS}/margin_cloud", self._on_margin, SENSOR)
-        self.listen(KeyframeMsg, "keyframe", self._on_keyframe, RELIABLE)
+        self.listen(KeyframeMsg, "keyframe", self._on_keyframe, REMEMBERED)
         self.listen(PoseGraphMsg, "graph", self._on_graph, LATCHED, "no paths")
         self.listen(
             TransformStamped, "map_to_odom", self._on_correction, RELIABLE, "no correction yet"

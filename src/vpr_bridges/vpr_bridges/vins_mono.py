@@ -43,7 +43,7 @@ from vpr_bridges.bindings import HostKeyframe, KeyframeBindings, Unbound
 from vpr_bridges.bridge import RETRY_PERIOD, run_bridge
 from vpr_nodes.conversions import time_msg
 from vpr_nodes.image_input import ExactStampJoin, ImageInput
-from vpr_nodes.vpr_node import LATCHED, RELIABLE, SENSOR, VprNode
+from vpr_nodes.vpr_node import LATCHED, RELIABLE, REMEMBERED, SENSOR, VprNode
 
 THEIRS = "vins_estimator"
 IMAGES = 60  # frames; VINS tells of a keyframe a few frames after its image
@@ -75,7 +75,7 @@ class VinsMonoBridgeNode(VprNode):
     def start(self) -> None:
         self.listen(CameraInfo, "camera/camera_info", self._on_camera_info, SENSOR, "nothing sent")
         ImageInput(self, self.config.image_transport, self._on_image)
-        self.listen(KeyframeMsg, "keyframe", self._on_keyframe, RELIABLE, "nothing remembered")
+        self.listen(KeyframeMsg, "keyframe", self._on_keyframe, REMEMBERED, "nothing remembered")
         self.listen(LoopClosureMsg, "loop_closures", self._on_closure, RELIABLE)
         self.listen(PoseGraphMsg, "graph", self._on_graph, LATCHED)
         self.listen(

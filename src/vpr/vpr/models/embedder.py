@@ -8,8 +8,8 @@ weighted mean of the parts' cosine similarities.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,16 +17,23 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from vpr.config import EmbeddingConfig
+from vpr.models.activations import (
+    Activations,
+    LayerActivations,
+    RuntimeUnavailableError,
+    in_openvino,
+    in_pytorch,
+)
 from vpr.models.backbone import make_backbone
 from vpr.models.pooling import gem_pool
 from vpr.models.whitening import Whitening
 from vpr.records import Image
 
-LAST_FEATURES = "last"  # the layer name that stands for the backbone's output map
+logger = logging.getLogger(__name__)
 
 
 class EmbeddingError(ValueError):
@@ -54,10 +61,6 @@ def descriptor_parts(config: EmbeddingConfig) -> tuple[DescriptorPart, ...]:
     return tuple(parts)
 
 
-class _AllLayersSeenError(Exception):
-    """Ends the network's run early; never leaves this module."""
-
-
 class Embedder:
     """Images to L2-normalised descriptors.
 
@@ -67,7 +70,8 @@ class Embedder:
         dimension: length D of a descriptor.
 
     Raises:
-        BackboneError, WeightsError, WhiteningError: at construction, for what is wrong there.
+        BackboneError, WeightsError, WhiteningError, RuntimeUnavailableError: at construction, for
+            what is wrong there.
     """
 
     model: str
@@ -80,16 +84,8 @@ class Embedder:
         self._device = _device(config.device)
         self._parts = descriptor_parts(config)
         self._backbone = make_backbone(config.backbone, config.weights)
-        self._wanted = {part.layer for part in self._parts}
-        self._activations: dict[str, Tensor] = {}
-        for layer in self._wanted - {LAST_FEATURES}:
-            self._record(layer, self._backbone.layer(layer))
-        network = self._backbone.network.to(self._device)
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        scale = torch.tensor(self._backbone.std) * 255.0
-        shift = torch.tensor(self._backbone.mean) * 255.0
-        self._shift = shift.view(1, 3, 1, 1).to(self._device)
-        self._scale = scale.view(1, 3, 1, 1).to(self._device)
+        self._layers = tuple(dict.fromkeys(part.layer for part in self._parts))
+        self._activations = self._start_runtime(LayerActivations(self._backbone, self._layers))
         self._whitening = Whitening.load(config.whitening) if config.whitening else None
         self.model = f"{config.backbone}@{self._fingerprint()}"
         blank = np.zeros((config.image_height, config.image_width, 3), np.uint8)
@@ -109,31 +105,33 @@ class Embedder:
         """
         batch = self._batch(images)
         weights = self._attention_batch(attention, len(images))
-        with torch.inference_mode(), self._precision():
-            descriptors = self._describe(batch, weights).float().cpu().numpy()
+        with torch.inference_mode():
+            descriptors = self._describe(batch, weights).cpu().numpy()
         if self._whitening is not None:
             descriptors = self._whitening(descriptors)
         return np.ascontiguousarray(descriptors, dtype=np.float32)
 
-    def _record(self, name: str, layer: nn.Module) -> None:
-        def keep(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-            self._activations[name] = output
-            if self._activations.keys() == self._wanted:
-                raise _AllLayersSeenError
+    def _start_runtime(self, network: LayerActivations) -> Activations:
+        config = self._config
+        if config.runtime == "openvino" and self._device.type != "cpu":
+            raise RuntimeUnavailableError(
+                "runtime openvino runs on the CPU: set device cpu or auto"
+            )
+        if config.runtime != "pytorch" and self._device.type == "cpu":
+            try:
+                return in_openvino(network, config.image_height, config.image_width, config.threads)
+            except RuntimeUnavailableError as error:
+                if config.runtime == "openvino":
+                    raise
+                logger.warning("PyTorch runs the network, more slowly: %s", error)
+        return in_pytorch(network, self._device, config.mixed_precision)
 
-        layer.register_forward_hook(keep)
-
-    def _run(self, batch: Tensor) -> None:
-        self._activations.clear()
-        with contextlib.suppress(_AllLayersSeenError):  # what lies behind them is not computed
-            self._activations[LAST_FEATURES] = self._backbone.features(batch)
-
-    def _describe(self, batch: Tensor, attention: Tensor | None) -> Tensor:
-        self._run((batch - self._shift) / self._scale)
+    def _describe(self, batch: NDArray[np.uint8], attention: Tensor | None) -> Tensor:
+        activations = dict(zip(self._layers, self._activations(batch), strict=True))
         pooled = []
         for part in self._parts:
             vector = gem_pool(
-                self._activations[part.layer].float(),
+                activations[part.layer],
                 part.gem_p,
                 (part.rows, part.columns),
                 attention,
@@ -141,13 +139,11 @@ class Embedder:
             pooled.append(part.weight**0.5 * functional.normalize(vector))
         return functional.normalize(torch.cat(pooled, dim=1))
 
-    def _batch(self, images: Sequence[Image]) -> Tensor:
+    def _batch(self, images: Sequence[Image]) -> NDArray[np.uint8]:
         if len(images) == 0:
             raise EmbeddingError("no image to embed")
         size = (self._config.image_width, self._config.image_height)
-        rgb = np.stack([_resized_rgb(image, size) for image in images])
-        batch = torch.from_numpy(rgb).to(self._device)
-        return batch.permute(0, 3, 1, 2).float()  # already channels-last in memory
+        return np.stack([_resized_rgb(image, size) for image in images])
 
     def _attention_batch(
         self, attention: Sequence[NDArray[np.uint8]] | None, count: int
@@ -159,10 +155,6 @@ class Embedder:
         size = (self._config.image_width // 4, self._config.image_height // 4)
         maps = [cv2.resize(map_, size, interpolation=cv2.INTER_AREA) for map_ in attention]
         return torch.from_numpy(np.stack(maps)[:, None]).to(self._device).float() / 255.0
-
-    def _precision(self) -> torch.autocast:
-        mixed = self._config.mixed_precision and self._device.type == "cuda"
-        return torch.autocast(self._device.type, enabled=mixed)
 
     def _fingerprint(self) -> str:
         config = self._config
