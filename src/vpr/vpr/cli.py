@@ -101,6 +101,12 @@ def run(
     map_folder: Annotated[
         Path | None, typer.Option("--map", help="Map folder to relocalize in.")
     ] = None,
+    bridge: Annotated[
+        str, typer.Option(help="Also give the closures to this SLAM system, e.g. rtabmap.")
+    ] = "",
+    remap: Annotated[
+        list[str] | None, typer.Option(help="Of every node, as odometry:=/odom; repeatable.")
+    ] = None,
     bag: Annotated[Path | None, typer.Option(help="Also play this bag.")] = None,
     rate: Annotated[float, typer.Option(help="Playing speed of the bag.")] = 1.0,
 ) -> None:
@@ -108,15 +114,22 @@ def run(
     processes = _bringup("processes")
     parameters: dict[str, Any] = {} if map_folder is None else {"map": str(map_folder.resolve())}
     options = processes.RosOptions(
-        params_file, namespace, log_level, use_sim_time or bag is not None, parameters
+        params_file,
+        namespace,
+        log_level,
+        use_sim_time or bag is not None,
+        parameters,
+        remap or (),
     )
     try:
         with processes.NodeProcesses() as children:
+            if bridge:
+                children.start_bridge(bridge, options)
             children.start_suite(options, composed)
             if bag is not None:
                 children.start("bag_player", _playing(processes, options, bag, rate, False))
             children.wait_while_running()
-    except processes.NodeStopped as error:
+    except (processes.NodeStopped, ValueError) as error:
         _fail(str(error))
     except KeyboardInterrupt:
         console.print("stopped")

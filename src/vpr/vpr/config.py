@@ -364,6 +364,77 @@ class BagRecorderConfig(NodeConfig):
     topics: list[str]
 
 
+class BindingConfig(NodeConfig):
+    """A bridge that ties closures to keyframes which the host chose itself."""
+
+    keyframe_gap: Positive
+    odometry_max_gap: Positive
+    patience: Positive
+    offset_translation_noise: NonNegative
+    offset_rotation_noise: NonNegative
+
+
+class VinsMonoBridgeConfig(BindingConfig, ImageInput):
+    """vins_mono_bridge: closures to VINS-Mono's match points."""
+
+    node_name: ClassVar[str] = "vins_mono_bridge"
+    window: int = Field(ge=1, le=100)
+    feature_count: int = Field(ge=50, le=5000)
+    feature_contrast: int = Field(ge=1, le=100)
+    match_ratio: Annotated[float, Field(gt=0.0, le=1.0)]
+    match_max_distance: int = Field(ge=1, le=256)
+    inlier_threshold: Annotated[float, Field(gt=0.0, le=50.0)]
+    min_matches: int = Field(ge=6, le=5000)
+    agreement_translation: Positive
+    agreement_rotation: Positive
+
+
+class VinsFusionBridgeConfig(NodeConfig):
+    """vins_fusion_bridge: what VINS-Fusion's loop_fusion node publishes."""
+
+    node_name: ClassVar[str] = "vins_fusion_bridge"
+    world_frame: Annotated[str, Field(min_length=1)]
+    publish_period: Positive
+
+
+class RtabmapBridgeConfig(BindingConfig):
+    """rtabmap_bridge: closures to RTAB-Map's AddLink, read back from its graph."""
+
+    node_name: ClassVar[str] = "rtabmap_bridge"
+    link_type: Literal["global", "user"]
+    read_back_timeout: Positive
+
+
+class SwarmSlamBridgeConfig(BindingConfig):
+    """swarm_slam_bridge: closures to Swarm-SLAM's back end."""
+
+    node_name: ClassVar[str] = "swarm_slam_bridge"
+
+
+class PoseGraphToolsBridgeConfig(BindingConfig):
+    """pose_graph_tools_bridge: closures to a Kimera-style back end."""
+
+    node_name: ClassVar[str] = "pose_graph_tools_bridge"
+    keys: Literal["own", "host"]
+    robot_id: int = Field(ge=0, le=255)
+    odometry_translation_sigma: Positive
+    odometry_rotation_sigma: Positive
+
+
+class OrbSlam3BridgeConfig(NodeConfig):
+    """orb_slam3_bridge: ORB-SLAM3's poses to odometry, and back corrected."""
+
+    node_name: ClassVar[str] = "orb_slam3_bridge"
+    source: Literal["camera_pose", "body_odom"]
+    camera_in_base: Annotated[list[float], Field(min_length=7, max_length=7)]
+    scale: Positive
+    max_speed: Positive
+    max_turn_rate: Positive
+    odometry_max_gap: Positive
+    odom_frame: Annotated[str, Field(min_length=1)]
+    base_frame: Annotated[str, Field(min_length=1)]
+
+
 NODE_CONFIGS: tuple[type[NodeConfig], ...] = (
     SegmentationConfig,
     EmbeddingConfig,
@@ -374,4 +445,10 @@ NODE_CONFIGS: tuple[type[NodeConfig], ...] = (
     FineTuningConfig,
     BagPlayerConfig,
     BagRecorderConfig,
+    VinsMonoBridgeConfig,
+    VinsFusionBridgeConfig,
+    RtabmapBridgeConfig,
+    SwarmSlamBridgeConfig,
+    PoseGraphToolsBridgeConfig,
+    OrbSlam3BridgeConfig,
 )
