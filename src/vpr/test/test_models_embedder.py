@@ -10,7 +10,7 @@ from vpr.models.inflation import inflate_first_convolution
 from vpr.models.weights import load_weights, read_state_dict
 from vpr.models.whitening import fit_whitening
 
-SMALL = {"image_width": 96, "image_height": 64, "threads": 1}
+SMALL = {"image_width": 96, "image_height": 64, "threads": 1, "runtime": "pytorch"}
 
 
 def embedder(**overrides):

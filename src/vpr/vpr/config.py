@@ -53,6 +53,7 @@ class NodeConfig(BaseModel):
     node_name: ClassVar[str]
     autostart: bool
     diagnostics_period: Positive
+    niceness: int = Field(ge=0, le=19)
 
     @classmethod
     def from_file(cls, path: Path | None = None, **overrides: Any) -> Self:
@@ -151,6 +152,7 @@ class EmbeddingConfig(ImageInput):
     attention: Literal["none", "pooling", "multiplied", "mask_channel"]
     whitening: str
     device: Literal["auto", "cpu", "cuda"]
+    runtime: Literal["auto", "pytorch", "openvino"]
     mixed_precision: bool
     threads: int = Field(ge=0, le=256)
 

@@ -29,7 +29,7 @@ from vpr.records import ClosureState, LoopClosure, Pose
 from vpr_nodes.conversions import pose_msg, time_msg
 from vpr_nodes.graph_messages import EdgeMessages, graph_msg, marker_array
 from vpr_nodes.map_service import MapService
-from vpr_nodes.vpr_node import LATCHED, RELIABLE, SENSOR, VprNode, run
+from vpr_nodes.vpr_node import LATCHED, RELIABLE, REMEMBERED, SENSOR, VprNode, run
 
 MAP_FRAME, ODOM_FRAME = "map", "odom"
 KEYFRAME_PATIENCE = 5.0  # s a closure waits for the keyframes it ties
@@ -74,7 +74,7 @@ class PoseGraphNode(VprNode):
         return self.create_lifecycle_publisher(self.tf_message, "/tf", RELIABLE)
 
     def start(self) -> None:
-        self.listen(KeyframeMsg, "keyframe", self._on_keyframe, RELIABLE, "the graph cannot grow")
+        self.listen(KeyframeMsg, "keyframe", self._on_keyframe, REMEMBERED, "the graph cannot grow")
         self.listen(LoopClosureMsg, "loop_closures", self._on_closure, RELIABLE)
         self.listen(
             Odometry, "odometry", self._on_odometry, SENSOR, without="map -> odom is not refreshed"
@@ -82,6 +82,8 @@ class PoseGraphNode(VprNode):
         self.every(self.config.publish_period, self._publish_products)
 
     def _on_keyframe(self, message: KeyframeMsg) -> None:
+        if message.id in self.known:
+            return  # told again, as after a deactivation
         keyframe = keyframe_of(message)
         self.timed(self.graph.add_keyframe, keyframe)
         if keyframe.session != self.session:

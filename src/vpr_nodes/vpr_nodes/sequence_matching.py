@@ -26,7 +26,7 @@ from vpr.records import Covariance, GpsFix
 from vpr.supervision.fixes import FixTrack
 from vpr_nodes.conversions import keyframe_msg, matches_msg
 from vpr_nodes.map_part import MapPart
-from vpr_nodes.vpr_node import RELIABLE, SENSOR, VprNode, run
+from vpr_nodes.vpr_node import RELIABLE, REMEMBERED, SENSOR, VprNode, run
 
 BACKWARD_NS = 1_000_000_000  # a stamp this far back is a new drive, less is jitter
 STALE = 1.0  # s; odometry silent for longer is not waited for
@@ -55,7 +55,9 @@ class SequenceMatchingNode(VprNode):
         self.heard_odometry = -np.inf
         self.waiting: deque[tuple[float, DescriptorMsg]] = deque()
         self.newest_ns = 0
-        self.keyframe_publisher = self.create_lifecycle_publisher(KeyframeMsg, "keyframe", RELIABLE)
+        self.keyframe_publisher = self.create_lifecycle_publisher(
+            KeyframeMsg, "keyframe", REMEMBERED
+        )
         self.matches_publisher = self.create_lifecycle_publisher(
             PlaceMatchesMsg, "matches", RELIABLE
         )

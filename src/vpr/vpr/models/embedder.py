@@ -8,8 +8,8 @@ weighted mean of the parts' cosine similarities.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,16 +17,23 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from vpr.config import EmbeddingConfig
+from vpr.models.activations import (
+    Activations,
+    LayerActivations,
+    RuntimeUnavailableError,
+    in_openvino,
+    in_pytorch,
+)
 from vpr.models.backbone import make_backbone
 from vpr.models.pooling import gem_pool
 from vpr.models.whitening import Whitening
 from vpr.records import Image
 
-LAST_FEATURES = "last"  # the layer name that stands for the backbone's output map
+logger = logging.getLogger(__name__)
 
 
 class EmbeddingError(ValueError):
@@ -54,10 +61,6 @@ def descriptor_parts(config: EmbeddingConfig) -> tuple[DescriptorPart, ...]:
     return tuple(parts)
 
 
-class _AllLayersSeenError(Exception):
-    """Ends the network's run early; never leaves this module."""
-
-
 class Embedder:
     """Images to L2-normalised descriptors.
 
@@ -67,7 +70,8 @@ class Embedder:
         dimension: length D of a descriptor.
 
     Raises:
-        BackboneError, WeightsError, WhiteningError: at construction, for what is wrong there.
+        BackboneError, WeightsError, WhiteningError, RuntimeUnavailableError: at construction, for
+            what is wrong there.
     """
 
     model: str
@@ -79,18 +83,12 @@ class Embedder:
         self._config = config
         self._device = _device(config.device)
         self._parts = descriptor_parts(config)
-        extra = 1 if config.attention == "mask_channel" else 0
-        self._backbone = make_backbone(config.backbone, config.weights, extra)
-        self._wanted = {part.layer for part in self._parts}
-        self._activations: dict[str, Tensor] = {}
-        for layer in self._wanted - {LAST_FEATURES}:
-            self._record(layer, self._backbone.layer(layer))
-        network = self._backbone.network.to(self._device)
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        scale = torch.tensor(self._backbone.std) * 255.0
-        shift = torch.tensor(self._backbone.mean) * 255.0
-        self._shift = shift.view(1, 3, 1, 1).to(self._device)
-        self._scale = scale.view(1, 3, 1, 1).to(self._device)
+        self._extra_channels = 1 if config.attention == "mask_channel" else 0
+        self._backbone = make_backbone(config.backbone, config.weights, self._extra_channels)
+        self._layers = tuple(dict.fromkeys(part.layer for part in self._parts))
+        self._activations = self._start_runtime(
+            LayerActivations(self._backbone, self._layers, self._extra_channels)
+        )
         self._whitening = Whitening.load(config.whitening) if config.whitening else None
         self.model = f"{config.backbone}@{self._fingerprint()}"
         blank = np.zeros((config.image_height, config.image_width, 3), np.uint8)
@@ -111,24 +109,26 @@ class Embedder:
         """
         batch = self._batch(images)
         weights = self._attention_batch(attention, images)
-        with torch.inference_mode(), self._precision():
-            descriptors = self._describe(batch, weights).float().cpu().numpy()
+        with torch.inference_mode():
+            descriptors = self._describe(batch, weights).cpu().numpy()
         if self._whitening is not None:
             descriptors = self._whitening(descriptors)
         return np.ascontiguousarray(descriptors, dtype=np.float32)
 
-    def _record(self, name: str, layer: nn.Module) -> None:
-        def keep(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-            self._activations[name] = output
-            if self._activations.keys() == self._wanted:
-                raise _AllLayersSeenError
-
-        layer.register_forward_hook(keep)
-
-    def _run(self, batch: Tensor) -> None:
-        self._activations.clear()
-        with contextlib.suppress(_AllLayersSeenError):  # what lies behind them is not computed
-            self._activations[LAST_FEATURES] = self._backbone.features(batch)
+    def _start_runtime(self, network: LayerActivations) -> Activations:
+        config = self._config
+        if config.runtime == "openvino" and self._device.type != "cpu":
+            raise RuntimeUnavailableError(
+                "runtime openvino runs on the CPU: set device cpu or auto"
+            )
+        if config.runtime != "pytorch" and self._device.type == "cpu":
+            try:
+                return in_openvino(network, config.image_height, config.image_width, config.threads)
+            except RuntimeUnavailableError as error:
+                if config.runtime == "openvino":
+                    raise
+                logger.warning("PyTorch runs the network, more slowly: %s", error)
+        return in_pytorch(network, self._device, config.mixed_precision)
 
     def feature_maps(self, images: Sequence[Image]) -> dict[str, Tensor]:
         """Activations (B, C, h, w) float32 of each layer the descriptor is pooled from.
@@ -136,10 +136,8 @@ class Embedder:
         Raises:
             EmbeddingError: as ``embed``.
         """
-        batch = self._batch(images)
-        with torch.no_grad(), self._precision():
-            self._run(self._network_input(batch, None))
-        return {layer: values.float() for layer, values in self._activations.items()}
+        batch = self._with_attention(self._batch(images), None)
+        return dict(zip(self._layers, self._activations(batch), strict=True))
 
     def pooled(self, maps: Mapping[str, Tensor], attention: Tensor | None) -> Tensor:
         """Descriptors (B, D) of feature maps, through which gradients reach the attention.
@@ -150,35 +148,39 @@ class Embedder:
         pooled = []
         for part in self._parts:
             grid = part.rows, part.columns
-            vector = gem_pool(maps[part.layer].float(), part.gem_p, grid, attention)
+            vector = gem_pool(maps[part.layer], part.gem_p, grid, attention)
             pooled.append(part.weight**0.5 * functional.normalize(vector))
         return functional.normalize(torch.cat(pooled, dim=1))
 
-    def _describe(self, batch: Tensor, attention: Tensor | None) -> Tensor:
-        self._run(self._network_input(batch, attention))
+    def _describe(self, batch: NDArray[np.uint8], attention: Tensor | None) -> Tensor:
+        batch = self._with_attention(batch, attention)
+        maps = dict(zip(self._layers, self._activations(batch), strict=True))
         in_pooling = self._config.attention == "pooling"
-        return self.pooled(self._activations, attention if in_pooling else None)
+        return self.pooled(maps, attention if in_pooling else None)
 
-    def _network_input(self, batch: Tensor, attention: Tensor | None) -> Tensor:
-        """RGB 0..255 normalised, with the attention (B, 1, h, w) in it where it belongs there."""
+    def _with_attention(
+        self, rgb: NDArray[np.uint8], attention: Tensor | None
+    ) -> NDArray[np.uint8]:
+        """RGB (B, H, W, 3) with the attention (B, 1, h, w) in it, where it belongs there."""
         how = self._config.attention
         if how not in ("multiplied", "mask_channel"):
-            return (batch - self._shift) / self._scale
-        if attention is None:
-            attention = batch.new_ones((len(batch), 1, 1, 1))
-        size = batch.shape[-2:]
-        mask = functional.interpolate(attention, size, mode="bilinear", align_corners=False)
-        if how == "multiplied":
-            return (batch * mask - self._shift) / self._scale
-        return torch.cat([(batch - self._shift) / self._scale, 2.0 * mask - 1.0], dim=1)
+            return rgb
+        count, height, width, _ = rgb.shape
+        masks = np.full((count, height, width, 1), 255, np.uint8)
+        if attention is not None:
+            planes = functional.interpolate(
+                255.0 * attention, (height, width), mode="bilinear", align_corners=False
+            )
+            masks = planes.round().permute(0, 2, 3, 1).to(torch.uint8).cpu().numpy()
+        if how == "mask_channel":
+            return np.concatenate([rgb, masks], axis=3)
+        return np.asarray(np.rint(rgb * (masks / np.float32(255.0))), np.uint8)
 
-    def _batch(self, images: Sequence[Image]) -> Tensor:
+    def _batch(self, images: Sequence[Image]) -> NDArray[np.uint8]:
         if len(images) == 0:
             raise EmbeddingError("no image to embed")
         size = (self._config.image_width, self._config.image_height)
-        rgb = np.stack([_resized_rgb(image, size) for image in images])
-        batch = torch.from_numpy(rgb).to(self._device)
-        return batch.permute(0, 3, 1, 2).float()  # already channels-last in memory
+        return np.stack([_resized_rgb(image, size) for image in images])
 
     def _attention_batch(
         self, attention: Sequence[NDArray[np.uint8]] | None, images: Sequence[Image]
@@ -192,10 +194,6 @@ class Embedder:
         size = (self._config.image_width // 4, self._config.image_height // 4)
         maps = [cv2.resize(map_, size, interpolation=cv2.INTER_AREA) for map_ in attention]
         return torch.from_numpy(np.stack(maps)[:, None]).to(self._device).float() / 255.0
-
-    def _precision(self) -> torch.autocast:
-        mixed = self._config.mixed_precision and self._device.type == "cuda"
-        return torch.autocast(self._device.type, enabled=mixed)
 
     def _fingerprint(self) -> str:
         config = self._config

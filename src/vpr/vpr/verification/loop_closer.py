@@ -74,6 +74,9 @@ class LoopCloser:
     def __len__(self) -> int:
         return len(self._views)
 
+    def __contains__(self, keyframe_id: int) -> bool:
+        return self._views.get(keyframe_id) is not None
+
     def extract(self, image: Image, depth: Depth | None, camera: CameraModel) -> LocalFeatures:
         """Local features of an image.
 
