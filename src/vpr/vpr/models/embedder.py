@@ -107,10 +107,18 @@ class Embedder:
             EmbeddingError: no image, one that is not 8-bit with 1 or 3 channels, or an attention
                 map that is not 8-bit grey or has another aspect than its image.
         """
-        batch = self._batch(images)
-        weights = self._attention_batch(attention, images)
+        weights = self.attention_weights(attention, images)
+        batch = self._with_attention(self._batch(images), weights)
+        maps = dict(zip(self._layers, self._activations(batch), strict=True))
+        in_pooling = self._config.attention == "pooling"
+        return self.described(maps, weights if in_pooling else None)
+
+    def described(
+        self, maps: Mapping[str, Tensor], attention: Tensor | None
+    ) -> NDArray[np.float32]:
+        """Descriptors (B, D) float32 of ``feature_maps`` with ``attention_weights`` or without."""
         with torch.inference_mode():
-            descriptors = self._describe(batch, weights).cpu().numpy()
+            descriptors = self.pooled(maps, attention).cpu().numpy()
         if self._whitening is not None:
             descriptors = self._whitening(descriptors)
         return np.ascontiguousarray(descriptors, dtype=np.float32)
@@ -152,12 +160,6 @@ class Embedder:
             pooled.append(part.weight**0.5 * functional.normalize(vector))
         return functional.normalize(torch.cat(pooled, dim=1))
 
-    def _describe(self, batch: NDArray[np.uint8], attention: Tensor | None) -> Tensor:
-        batch = self._with_attention(batch, attention)
-        maps = dict(zip(self._layers, self._activations(batch), strict=True))
-        in_pooling = self._config.attention == "pooling"
-        return self.pooled(maps, attention if in_pooling else None)
-
     def _with_attention(
         self, rgb: NDArray[np.uint8], attention: Tensor | None
     ) -> NDArray[np.uint8]:
@@ -182,9 +184,14 @@ class Embedder:
         size = (self._config.image_width, self._config.image_height)
         return np.stack([_resized_rgb(image, size) for image in images])
 
-    def _attention_batch(
+    def attention_weights(
         self, attention: Sequence[NDArray[np.uint8]] | None, images: Sequence[Image]
     ) -> Tensor | None:
+        """Attention maps of B images as (B, 1, h, w) in 0..1; None where there are none.
+
+        Raises:
+            EmbeddingError: not one map an image, or a map of another image.
+        """
         if self._config.attention == "none" or attention is None:
             return None
         if len(attention) != len(images):
