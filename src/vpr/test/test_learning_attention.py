@@ -41,7 +41,7 @@ def test_the_head_learns_to_look_away_from_what_changes() -> None:
     activations[:, Label.CAR, :, 4:] = 1.0
     similarity = np.eye(8, dtype=np.float32) + 0.2 * np.eye(8, k=1, dtype=np.float32)
     town = DescribedTown(maps[0], maps[1], activations, activations, similarity)
-    values = AttentionHeadTrainingConfig(steps=80, pairs=16, margin=0.5)
+    values = AttentionHeadTrainingConfig(steps=80, pairs=16, learning_rate=2e-2)
     head = train_attention_head(embedder, [town], values)
     with torch.inference_mode():
         attention = head(activations)[0, 0]

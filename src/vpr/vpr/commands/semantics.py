@@ -26,6 +26,7 @@ ParamsFile = Annotated[
 JsonOut = Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")]
 
 T = TypeVar("T")
+TABLE_WIDTH = 120  # characters that the widest table needs
 UNSEEN_SEED = 9000  # towns from here on are never learnt from
 
 
@@ -252,10 +253,12 @@ def _print_loss(step: int, loss: float) -> None:
 def _show(title: str, rows: list[dict[str, object]], json_out: Path | None) -> None:
     import json
 
-    table = Table(*rows[0], title=title)
+    table = Table(title=title)
+    for name in rows[0]:
+        table.add_column(name, no_wrap=True)
     for row in rows:
         table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()))
-    console.print(table)
+    Console(width=max(console.width, TABLE_WIDTH)).print(table)
     if json_out is not None:
         json_out.parent.mkdir(parents=True, exist_ok=True)
         json_out.write_text(json.dumps(rows, indent=2) + "\n")

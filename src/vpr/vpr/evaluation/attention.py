@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
+from torch import Tensor
 
 from vpr.config import EmbeddingConfig, SegmentationConfig, SequenceMatchingConfig
 from vpr.evaluation.places import (
@@ -90,33 +91,42 @@ class AttentionTrial:
         correct: list[frozenset[int]],
     ) -> dict[str, PlaceFigures]:
         """Figures without attention, and of each source's integrations and controls."""
-        plain = self._described(references), self._described(queries)
+        maps = self._seen(references), self._seen(queries)
+        plain = self._pooled(maps[0]), self._pooled(maps[1])
         figures = {"none": self._figures(*plain, correct)}
         for name, source in self._sources.items():
             masks = [source(image) for image in references], [source(image) for image in queries]
             for control, variant in CONTROLS.items():
                 varied = variant(masks[0]), variant(masks[1])
                 figures[f"{name} in the pooling{control}"] = self._figures(
-                    self._described(references, varied[0]),
-                    self._described(queries, varied[1]),
+                    self._pooled(maps[0], references, varied[0]),
+                    self._pooled(maps[1], queries, varied[1]),
                     correct,
                 )
                 figures[f"image times {name}{control}"] = self._figures(
-                    self._described(multiplied(references, varied[0])),
-                    self._described(multiplied(queries, varied[1])),
+                    self._pooled(self._seen(multiplied(references, varied[0]))),
+                    self._pooled(self._seen(multiplied(queries, varied[1]))),
                     correct,
                 )
         return figures
 
-    def _described(
-        self, images: Sequence[Image], masks: Masks | None = None
+    def _seen(self, images: Sequence[Image]) -> list[dict[str, Tensor]]:
+        """Feature maps of each image; they are the same however they are pooled."""
+        return [self._embedder.feature_maps([image]) for image in images]
+
+    def _pooled(
+        self,
+        maps: list[dict[str, Tensor]],
+        images: Sequence[Image] = (),
+        masks: Masks | None = None,
     ) -> NDArray[np.float32]:
-        return np.concatenate(
-            [
-                self._embedder.embed([image], None if masks is None else [masks[index]])
-                for index, image in enumerate(images)
-            ]
-        )
+        described = []
+        for index, of_image in enumerate(maps):
+            weights = None
+            if masks is not None:
+                weights = self._embedder.attention_weights([masks[index]], [images[index]])
+            described.append(self._embedder.described(of_image, weights))
+        return np.concatenate(described)
 
     def _figures(
         self,

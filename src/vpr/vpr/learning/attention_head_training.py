@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from rich.progress import Progress, track
 from torch import Tensor
+from torch.nn import functional
 
 from vpr.config import EmbeddingConfig, NonNegative, Positive, SegmentationConfig
 from vpr.learning.graded import GradedPairs, generalised_contrastive_loss
@@ -34,9 +35,9 @@ class AttentionHeadTrainingConfig(BaseModel):
     towns: int = Field(default=6, ge=1)
     steps: int = Field(default=400, ge=1)
     pairs: int = Field(default=32, ge=2, description="in a batch, of one town each")
-    learning_rate: Positive = 2e-2
-    weight_decay: NonNegative = 1e-3
-    margin: Positive = 0.6
+    learning_rate: Positive = 5e-3
+    weight_decay: NonNegative = 1e-2
+    margin: Positive = 1.2  # of centred descriptors, which are sqrt(2) apart when unrelated
     field_of_view: Positive = 1.48  # rad; of the simulated camera
     reach: Positive = 20.0  # m; in a street what is further says little about where one stands
     seed: int = Field(default=0, ge=0)
@@ -95,13 +96,14 @@ def train_attention_head(
             which = int(rng.integers(len(towns)))
             query, reference, similarity = pairs[which].draw(rng, config.pairs)
             town = towns[which]
-            loss = generalised_contrastive_loss(
+            first, second = _centred(
                 _described(embedder, head, town.query_maps, town.query_activations, query),
                 _described(
                     embedder, head, town.reference_maps, town.reference_activations, reference
                 ),
-                torch.from_numpy(similarity),
-                config.margin,
+            )
+            loss = generalised_contrastive_loss(
+                first, second, torch.from_numpy(similarity), config.margin
             )
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -111,6 +113,16 @@ def train_attention_head(
             if step % LOG_EVERY == 0:
                 log(step, float(np.mean(losses[-LOG_EVERY:])))
     return head.eval()
+
+
+def _centred(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Descriptors without what all of a town have in common, of unit length again.
+
+    The network stays as it is, and its descriptors of one town lie close together; without this
+    the margin would reward whatever spreads them.
+    """
+    common = torch.cat([first, second]).mean(dim=0, keepdim=True).detach()
+    return functional.normalize(first - common), functional.normalize(second - common)
 
 
 def _described(

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from vpr.models.backbone import Backbone
 
 LAST_FEATURES = "last"  # the layer name that stands for the backbone's output map
-PixelBatch = NDArray[np.uint8]  # (B, H, W, 3 + masks)
-Activations = Callable[[PixelBatch], tuple[Tensor, ...]]
+RgbBatch = NDArray[np.uint8]  # (B, H, W, 3), or with more channels behind RGB
+Activations = Callable[[RgbBatch], tuple[Tensor, ...]]
 
 
 class RuntimeUnavailableError(RuntimeError):
@@ -29,29 +29,30 @@ class _AllLayersSeenError(Exception):
 class LayerActivations(nn.Module):
     """Images to the activations of ``layers``, in their order.
 
-    Input (B, H, W, 3 + masks) uint8: RGB, and masks behind where the network was inflated for
-    them. Output one (B, C, h, w) float32 a layer. What lies behind the last wanted layer is not
-    computed.
+    Input (B, H, W, 3 + extra_channels) uint8, RGB first, output one (B, C, h, w) float32 a layer.
+    What lies behind the last wanted layer is not computed.
     """
 
     shift: Tensor
     scale: Tensor
 
-    def __init__(self, backbone: Backbone, layers: Sequence[str], masks: int = 0) -> None:
+    def __init__(self, backbone: Backbone, layers: Sequence[str], extra_channels: int = 0) -> None:
         super().__init__()
         self.network = backbone.network
         self._features = backbone.features
         self._layers = tuple(dict.fromkeys(layers))
         self._found: dict[str, Tensor] = {}
-        self.register_buffer("shift", torch.tensor(backbone.mean + (0.5,) * masks) * 255.0)
-        self.register_buffer("scale", torch.tensor(backbone.std + (0.5,) * masks) * 255.0)
+        halves = (0.5,) * extra_channels  # what is not colour goes in as -1..1
+        self.channels = 3 + extra_channels
+        self.register_buffer("shift", torch.tensor((*backbone.mean, *halves)) * 255.0)
+        self.register_buffer("scale", torch.tensor((*backbone.std, *halves)) * 255.0)
         for layer in self._layers:
             if layer != LAST_FEATURES:
                 self._keep_output(layer, backbone.layer(layer))
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, rgb: Tensor) -> tuple[Tensor, ...]:
         self._found.clear()
-        batch = ((pixels.float() - self.shift) / self.scale).permute(0, 3, 1, 2)
+        batch = ((rgb.float() - self.shift) / self.scale).permute(0, 3, 1, 2)
         with contextlib.suppress(_AllLayersSeenError):
             self._found[LAST_FEATURES] = self._features(batch)
         return tuple(self._found[layer].float() for layer in self._layers)
@@ -70,12 +71,12 @@ def in_pytorch(network: LayerActivations, device: torch.device, mixed: bool) -> 
     network.eval().to(device)
     network.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def run(pixels: PixelBatch) -> tuple[Tensor, ...]:
+    def run(rgb: RgbBatch) -> tuple[Tensor, ...]:
         with (
-            torch.no_grad(),
+            torch.inference_mode(),
             torch.autocast(device.type, enabled=mixed and device.type == "cuda"),
         ):
-            activations: tuple[Tensor, ...] = network(torch.from_numpy(pixels).to(device))
+            activations: tuple[Tensor, ...] = network(torch.from_numpy(rgb).to(device))
         return activations
 
     return run
@@ -96,8 +97,7 @@ def in_openvino(network: LayerActivations, height: int, width: int, threads: int
         from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
     except ImportError as error:
         raise RuntimeUnavailableError("runtime openvino: openvino is not installed") from error
-    channels = len(network.shift)
-    blank = torch.zeros((1, height, width, channels), dtype=torch.uint8)
+    blank = torch.zeros((1, height, width, network.channels), dtype=torch.uint8)
     frontend = FrontEndManager().load_by_framework("pytorch")
     options: dict[str, object] = {
         "PERFORMANCE_HINT": "LATENCY",
@@ -108,14 +108,14 @@ def in_openvino(network: LayerActivations, height: int, width: int, threads: int
     try:
         decoder = TorchScriptPythonDecoder(_traced(network, blank))  # must outlive the conversion
         model = frontend.convert(frontend.load(decoder))
-        model.reshape({0: openvino.PartialShape([-1, height, width, channels])})
+        model.reshape({0: openvino.PartialShape([-1, height, width, network.channels])})
         request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise RuntimeUnavailableError(f"OpenVINO cannot run this network: {reason}") from error
 
-    def run(pixels: PixelBatch) -> tuple[Tensor, ...]:
-        request.infer({0: pixels})
+    def run(rgb: RgbBatch) -> tuple[Tensor, ...]:
+        request.infer({0: rgb})
         outputs = (request.get_output_tensor(i).data for i in range(len(model.outputs)))
         return tuple(torch.from_numpy(output.copy()) for output in outputs)
 

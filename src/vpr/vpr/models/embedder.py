@@ -92,8 +92,8 @@ class Embedder:
         self._config = config
         self._device = _device(config.device)
         self._parts = descriptor_parts(config)
-        extra = 1 if config.attention == "mask_channel" else 0
-        self._backbone = make_backbone(config.backbone, config.weights, extra)
+        self._extra_channels = 1 if config.attention == "mask_channel" else 0
+        self._backbone = make_backbone(config.backbone, config.weights, self._extra_channels)
         self._layers = tuple(dict.fromkeys(part.layer for part in self._parts))
         self._whitening = Whitening.load(config.whitening) if config.whitening else None
         self.model = f"{config.backbone}@{self._fingerprint()}"
@@ -103,7 +103,7 @@ class Embedder:
             trained = DescriptorModel.load(Path(config.model).expanduser())
         if trained is not None:
             self._take(trained)
-        self._network = LayerActivations(self._backbone, self._layers, extra)
+        self._network = LayerActivations(self._backbone, self._layers, self._extra_channels)
         self._activations = self._start_runtime(self._network)
         blank = np.zeros((config.image_height, config.image_width, 3), np.uint8)
         self.dimension = self.embed([blank]).shape[1]
@@ -121,10 +121,18 @@ class Embedder:
             EmbeddingError: no image, one that is not 8-bit with 1 or 3 channels, or an attention
                 map that is not 8-bit grey or has another aspect than its image.
         """
-        batch = self._batch(images, attention)
-        weights = self._pooling_weights(attention)
+        weights = self.attention_weights(attention, images)
+        batch = self._with_attention(self._batch(images), weights)
+        maps = self._layer_activations(batch)
+        in_pooling = self._config.attention == "pooling"
+        return self.described(maps, weights if in_pooling else None)
+
+    def described(
+        self, maps: Mapping[str, Tensor], attention: Tensor | None
+    ) -> NDArray[np.float32]:
+        """Descriptors (B, D) float32 of ``feature_maps`` with ``attention_weights`` or without."""
         with torch.inference_mode():
-            descriptors = self.pooled(self._layer_activations(batch), weights).cpu().numpy()
+            descriptors = self.pooled(maps, attention).cpu().numpy()
         if self._whitening is not None:
             descriptors = self._whitening(descriptors)
         for head in self._heads:
@@ -147,7 +155,7 @@ class Embedder:
         Raises:
             EmbeddingError: as ``embed``.
         """
-        return torch.from_numpy(self._batch(images, None)).to(self._device)
+        return torch.from_numpy(self._batch(images)).to(self._device)
 
     def describe(self, batch: Tensor) -> Tensor:
         """Descriptors (B, D) of a ``batch`` by PyTorch, through which gradients flow.
@@ -165,10 +173,9 @@ class Embedder:
 
     def part_widths(self) -> list[int]:
         """How many values of the untrained descriptor each configured part has, in order."""
-        blank = np.zeros((1, self._config.image_height, self._config.image_width, 3), np.uint8)
-        channels = [a.shape[1] for a in self._activations(blank)]
-        width = dict(zip(self._layers, channels, strict=True))
-        return [width[part.layer] * part.rows * part.columns for part in self._parts]
+        blank = np.zeros((self._config.image_height, self._config.image_width, 3), np.uint8)
+        maps = self.feature_maps([blank])
+        return [maps[part.layer].shape[1] * part.rows * part.columns for part in self._parts]
 
     def trainable_tail(self, count: int) -> dict[str, nn.Module]:
         """The last ``count`` modules that the descriptor passes through, by their names.
@@ -220,7 +227,8 @@ class Embedder:
         Raises:
             EmbeddingError: as ``embed``.
         """
-        return self._layer_activations(self._batch(images, None))
+        batch = self._with_attention(self._batch(images), None)
+        return self._layer_activations(batch)
 
     def pooled(self, maps: Mapping[str, Tensor], attention: Tensor | None) -> Tensor:
         """Descriptors (B, D) of feature maps, through which gradients reach the attention.
@@ -238,28 +246,44 @@ class Embedder:
     def _layer_activations(self, batch: NDArray[np.uint8]) -> dict[str, Tensor]:
         return dict(zip(self._layers, self._activations(batch), strict=True))
 
-    def _batch(
-        self, images: Sequence[Image], attention: Sequence[NDArray[np.uint8]] | None
+    def _with_attention(
+        self, rgb: NDArray[np.uint8], attention: Tensor | None
     ) -> NDArray[np.uint8]:
-        """RGB (B, H, W, 3) as the network sees it, with the attention where it belongs there."""
+        """RGB (B, H, W, 3) with the attention (B, 1, h, w) in it, where it belongs there."""
+        how = self._config.attention
+        if how not in ("multiplied", "mask_channel"):
+            return rgb
+        count, height, width, _ = rgb.shape
+        masks = np.full((count, height, width, 1), 255, np.uint8)
+        if attention is not None:
+            planes = functional.interpolate(
+                255.0 * attention, (height, width), mode="bilinear", align_corners=False
+            )
+            masks = planes.round().permute(0, 2, 3, 1).to(torch.uint8).cpu().numpy()
+        if how == "mask_channel":
+            return np.concatenate([rgb, masks], axis=3)
+        return np.asarray(np.rint(rgb * (masks / np.float32(255.0))), np.uint8)
+
+    def _batch(self, images: Sequence[Image]) -> NDArray[np.uint8]:
         if len(images) == 0:
             raise EmbeddingError("no image to embed")
         size = (self._config.image_width, self._config.image_height)
-        if attention is not None and self._config.attention != "none":
-            _check_maps(attention, images)
-        rgb = np.stack([_resized_rgb(image, size) for image in images])
-        if self._config.attention not in ("multiplied", "mask_channel"):
-            return rgb
-        masks = np.full((*rgb.shape[:3], 1), 255, np.uint8)
-        if attention is not None:
-            masks = np.stack([cv2.resize(map_, size)[..., None] for map_ in attention])
-        if self._config.attention == "multiplied":
-            return np.rint(rgb * (masks / 255.0)).astype(np.uint8)
-        return np.concatenate([rgb, masks], axis=3)
+        return np.stack([_resized_rgb(image, size) for image in images])
 
-    def _pooling_weights(self, attention: Sequence[NDArray[np.uint8]] | None) -> Tensor | None:
-        if self._config.attention != "pooling" or attention is None:
+    def attention_weights(
+        self, attention: Sequence[NDArray[np.uint8]] | None, images: Sequence[Image]
+    ) -> Tensor | None:
+        """Attention maps of B images as (B, 1, h, w) in 0..1; None where there are none.
+
+        Raises:
+            EmbeddingError: not one map an image, or a map of another image.
+        """
+        if self._config.attention == "none" or attention is None:
             return None
+        if len(attention) != len(images):
+            raise EmbeddingError(f"{len(attention)} attention maps for {len(images)} images")
+        for map_, image in zip(attention, images, strict=True):
+            _check_aspect(map_, image)
         size = (self._config.image_width // 4, self._config.image_height // 4)
         maps = [cv2.resize(map_, size, interpolation=cv2.INTER_AREA) for map_ in attention]
         return torch.from_numpy(np.stack(maps)[:, None]).to(self._device).float() / 255.0
@@ -276,13 +300,6 @@ class Embedder:
         if self._whitening is not None:
             digest.update(self._whitening.fingerprint)
         return digest.hexdigest()[:12]
-
-
-def _check_maps(attention: Sequence[NDArray[np.uint8]], images: Sequence[Image]) -> None:
-    if len(attention) != len(images):
-        raise EmbeddingError(f"{len(attention)} attention maps for {len(images)} images")
-    for map_, image in zip(attention, images, strict=True):
-        _check_aspect(map_, image)
 
 
 def _check_aspect(attention: NDArray[np.uint8], image: Image) -> None:
