@@ -222,7 +222,7 @@ def test_saved_features_that_do_not_fit_are_refused():
         closer().restore({k: v for k, v in arrays.items() if k != "descriptors"}, metadata)
     with pytest.raises(FeatureStateError, match="'pixels' has shape"):
         closer().restore(arrays | {"pixels": arrays["pixels"][:-1]}, metadata)
-    with pytest.raises(FeatureStateError, match="not ORB"):
+    with pytest.raises(FeatureStateError, match="asks for ORB"):
         closer().restore(arrays, metadata | {"feature": "SIFT"})
     with pytest.raises(FeatureStateError, match="camera is not among"):
         closer().restore(arrays | {"cameras": arrays["cameras"] + 1}, metadata)

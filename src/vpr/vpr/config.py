@@ -208,12 +208,14 @@ class LoopClosureConfig(ImageInput):
     depth_scale: Positive
     feature_wait: NonNegative
     verdict_timeout: Positive
+    features: Literal["orb", "xfeat"]
     feature_count: int = Field(ge=50, le=5000)
     feature_contrast: int = Field(ge=1, le=100)
     feature_min_width: int = Field(ge=64, le=4096)
     feature_max_width: int = Field(ge=64, le=4096)
     match_ratio: Annotated[float, Field(gt=0.0, le=1.0)]
     match_max_distance: int = Field(ge=1, le=256)
+    match_min_similarity: Fraction
     match_max_turn: Annotated[float, Field(gt=0.0, le=3.15)]
     match_max_scale: Annotated[float, Field(gt=1.0, le=20.0)]
     inlier_threshold: Annotated[float, Field(gt=0.0, le=20.0)]

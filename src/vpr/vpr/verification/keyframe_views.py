@@ -17,6 +17,7 @@ from vpr.verification.landmarks import Landmarks, Neighbour, camera_step, from_d
 from vpr.verification.plausibility import Pair
 from vpr.verification.state import pack_features, unpack_features
 
+KINDS = {"orb": "ORB", "xfeat": "XFeat"}  # by the name in the configuration
 NEIGHBOUR_SEARCH = 12  # keyframes looked through on each side for a triangulation baseline
 BASELINE_LIMIT = 4.0  # times the wanted baseline; features are no longer matched beyond it
 
@@ -49,6 +50,7 @@ class KeyframeViews:
     def __init__(self, config: LoopClosureConfig, base_T_camera: Pose) -> None:
         self.config = config
         self._base_T_camera = base_T_camera
+        self._kind = KINDS[config.features]
         self._views: dict[int, KeyframeView] = {}
         self._order: list[int] = []
 
@@ -90,7 +92,9 @@ class KeyframeViews:
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Arrays and JSON-able metadata of all views."""
         views = [self._views[keyframe_id] for keyframe_id in self._order]
-        return pack_features([(view.keyframe, view.features, view.path) for view in views])
+        return pack_features(
+            [(view.keyframe, view.features, view.path) for view in views], self._kind
+        )
 
     def restore(self, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
         """Replace all views by a saved state.
@@ -100,7 +104,9 @@ class KeyframeViews:
         """
         self._views = {
             keyframe.id: KeyframeView(keyframe, features, path, index)
-            for index, (keyframe, features, path) in enumerate(unpack_features(arrays, metadata))
+            for index, (keyframe, features, path) in enumerate(
+                unpack_features(arrays, metadata, self._kind)
+            )
         }
         self._order = list(self._views)
 

@@ -26,7 +26,7 @@ from vpr.records import (
     PlaceMatches,
 )
 from vpr.verification.agreement import Agreement, Sighting
-from vpr.verification.features import Depth, LocalFeatures, OrbFeatures
+from vpr.verification.features import Depth, FeatureExtractor, LocalFeatures, OrbFeatures
 from vpr.verification.keyframe_views import KeyframeView, KeyframeViews
 from vpr.verification.matching import load_kernel
 from vpr.verification.plausibility import (
@@ -53,6 +53,14 @@ def _refuse_if(key: str, reason: str, inliers: int = 0) -> None:
         raise _Refused(key, reason, inliers)
 
 
+def _extractor(config: LoopClosureConfig) -> FeatureExtractor:
+    if config.features == "orb":
+        return OrbFeatures(config)
+    from vpr.verification.xfeat import XFeatFeatures  # PyTorch takes its time to load
+
+    return XFeatFeatures(config)
+
+
 class LoopCloser:
     """Keeps the local features of keyframes and verifies place matches against them.
 
@@ -64,7 +72,7 @@ class LoopCloser:
 
     def __init__(self, config: LoopClosureConfig) -> None:
         self.config = config
-        self._extractor = OrbFeatures(config)
+        self._extractor = _extractor(config)
         values = config.camera_in_base
         self._base_T_camera = pose_from_quaternion(values[:3], values[3:])
         self._views = KeyframeViews(config, self._base_T_camera)

@@ -29,10 +29,12 @@ FEATURE_SHAPES: dict[str, tuple[int, ...]] = {
     "pixels": (2,),
     "sizes": (),
     "angles": (),
-    "descriptors": (32,),
     "depths": (),
 }
-FEATURE = "ORB"
+DESCRIPTORS: dict[str, tuple[int, type[np.generic]]] = {  # width and type of each kind
+    "ORB": (32, np.uint8),
+    "XFeat": (64, np.float16),
+}
 Remembered = tuple[Keyframe, LocalFeatures | None, float]  # and metres driven in its session
 
 
@@ -40,8 +42,12 @@ class FeatureStateError(ValueError):
     """Saved features that are incomplete or contradict themselves."""
 
 
+def _feature_shapes(kind: str) -> dict[str, tuple[int, ...]]:
+    return FEATURE_SHAPES | {"descriptors": (DESCRIPTORS[kind][0],)}
+
+
 def pack_features(
-    remembered: Sequence[Remembered],
+    remembered: Sequence[Remembered], kind: str = "ORB"
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Arrays by name and JSON-able metadata: keyframes in rows, features one after another."""
     keyframes = [keyframe for keyframe, _, _ in remembered]
@@ -72,23 +78,26 @@ def pack_features(
         "pixels": _joined([f.pixels for f in present], np.float32),
         "sizes": _joined([f.sizes for f in present], np.float32),
         "angles": _joined([f.angles for f in present], np.float32),
-        "descriptors": _joined([f.descriptors for f in present], np.uint8),
+        "descriptors": _joined([f.descriptors for f in present], DESCRIPTORS[kind][1]),
         "depths": _joined([f.depths for f in present], np.float32),
     }
-    shapes = ROW_SHAPES | FEATURE_SHAPES
+    shapes = ROW_SHAPES | _feature_shapes(kind)
     arrays = {name: array.reshape(-1, *shapes[name]) for name, array in arrays.items()}
-    return arrays, {"cameras": cameras, "feature": FEATURE}
+    return arrays, {"cameras": cameras, "feature": kind}
 
 
 def unpack_features(
-    arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]
+    arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any], kind: str = "ORB"
 ) -> list[Remembered]:
     """The keyframes in order with their features and the distance driven.
+
+    Args:
+        kind: of the features that are expected, a key of ``DESCRIPTORS``.
 
     Raises:
         FeatureStateError: an array is missing or of the wrong shape, or of other features.
     """
-    _check(arrays, metadata)
+    _check(arrays, metadata, kind)
     cameras = [_camera(values) for values in metadata["cameras"]]
     counts = arrays["counts"]
     ends = np.cumsum(np.maximum(counts, 0))
@@ -97,7 +106,7 @@ def unpack_features(
         features = None
         if count >= 0:
             part = slice(int(ends[row] - count), int(ends[row]))
-            own = {name: np.array(arrays[name][part]) for name in FEATURE_SHAPES}
+            own = {name: np.array(arrays[name][part]) for name in _feature_shapes(kind)}
             features = LocalFeatures(**own, camera=cameras[int(arrays["cameras"][row])])
         remembered.append((_keyframe(arrays, row), features, float(arrays["paths"][row])))
     return remembered
@@ -146,15 +155,18 @@ def _camera(values: Sequence[Any]) -> CameraModel:
     return CameraModel(int(values[0]), int(values[1]), matrix, assumed=bool(values[2]))
 
 
-def _check(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
-    missing = {*ROW_SHAPES, *FEATURE_SHAPES} - set(arrays)
+def _check(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any], kind: str) -> None:
+    missing = {*ROW_SHAPES, *_feature_shapes(kind)} - set(arrays)
     if missing or "cameras" not in metadata:
         raise FeatureStateError(f"saved features lack {', '.join(sorted(missing)) or 'cameras'}")
-    if metadata.get("feature") != FEATURE:
-        raise FeatureStateError(f"saved features are {metadata.get('feature')!r}, not {FEATURE}")
+    if metadata.get("feature") != kind:
+        raise FeatureStateError(
+            f"saved features are {metadata.get('feature')!r}, "
+            f"but loop_closure.features asks for {kind}"
+        )
     rows = len(arrays["counts"])
     total = int(np.maximum(arrays["counts"], 0).sum())
-    for shapes, length in ((ROW_SHAPES, rows), (FEATURE_SHAPES, total)):
+    for shapes, length in ((ROW_SHAPES, rows), (_feature_shapes(kind), total)):
         for name, shape in shapes.items():
             if arrays[name].shape != (length, *shape):
                 raise FeatureStateError(
