@@ -7,7 +7,6 @@ from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.conditions import IfCondition
 from launch.substitutions import (
-    EnvironmentVariable,
     LaunchConfiguration,
     NotEqualsSubstitution,
     PathJoinSubstitution,
@@ -16,7 +15,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
-from vpr_bringup.processes import SUITE, TRANSPORTS
+from vpr_bringup.processes import SUITE, transport_environment
 
 CONFIG = PathJoinSubstitution([FindPackageShare("vpr_bringup"), "config"])
 # Each robot keeps its own transform tree inside its namespace, as nav2 has it.
@@ -27,14 +26,7 @@ def generate_launch_description() -> LaunchDescription:
     return LaunchDescription(
         [
             *ARGUMENTS,
-            # Raw images get through; a choice of the user's own stands.
-            SetEnvironmentVariable(
-                "FASTDDS_BUILTIN_TRANSPORTS",
-                EnvironmentVariable(
-                    "FASTDDS_BUILTIN_TRANSPORTS",
-                    default_value=TRANSPORTS,
-                ),
-            ),
+            *(SetEnvironmentVariable(*setting) for setting in transport_environment().items()),
             OpaqueFunction(function=suite),
             Node(
                 package="vpr_nodes",

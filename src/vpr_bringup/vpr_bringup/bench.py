@@ -365,7 +365,7 @@ def _map_of(places: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     grown["ids"] = np.arange(count, dtype=arrays["ids"].dtype)
     grown["stamps_ns"] = np.arange(1, count + 1, dtype=arrays["stamps_ns"].dtype) * 10**9
     grown["descriptors"] = places
-    return grown, metadata
+    return grown, metadata | {"frame_ids": metadata["frame_ids"] * count}
 
 
 def _times(work: Any, queries: np.ndarray) -> dict[str, float]:

@@ -16,8 +16,14 @@ from typing import Any, Self
 
 import yaml
 
-# Fast DDS drops most raw images at its default socket sizes; LARGE_DATA delivers all.
-TRANSPORTS = "LARGE_DATA?max_msg_size=2MB&sockets_size=2MB&non_blocking=true"
+from vpr.config import DEFAULT_CONFIG_FILE
+
+TRANSPORT_FILE = DEFAULT_CONFIG_FILE.with_name("fastdds.xml")
+TRANSPORT_CHOICES = (
+    "FASTRTPS_DEFAULT_PROFILES_FILE",
+    "FASTDDS_DEFAULT_PROFILES_FILE",
+    "FASTDDS_BUILTIN_TRANSPORTS",
+)
 SUITE = (
     "segmentation",
     "embedding",
@@ -79,6 +85,13 @@ class RosOptions:
         return values
 
 
+def transport_environment() -> dict[str, str]:
+    """What lets raw images through Fast DDS; empty where the environment has its own choice."""
+    if any(name in os.environ for name in TRANSPORT_CHOICES):
+        return {}
+    return {TRANSPORT_CHOICES[0]: str(TRANSPORT_FILE.resolve())}
+
+
 class NodeProcesses:
     """Child processes that are stopped together; use it as a context manager.
 
@@ -87,8 +100,7 @@ class NodeProcesses:
 
     def __init__(self, log_folder: Path | None = None, domain_id: int | None = None) -> None:
         self._log_folder = log_folder
-        self._environment = dict(os.environ)
-        self._environment.setdefault("FASTDDS_BUILTIN_TRANSPORTS", TRANSPORTS)
+        self._environment = os.environ | transport_environment()
         if domain_id is not None:
             self._environment["ROS_DOMAIN_ID"] = str(domain_id)
         self._children: dict[str, subprocess.Popen[bytes]] = {}

@@ -22,6 +22,12 @@ from rclpy.node import Node  # noqa: E402
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 
+from vpr.config import DEFAULT_CONFIG_FILE  # noqa: E402
+
+# as the runners and the launch file have it; before any node is made
+os.environ.setdefault(
+    "FASTRTPS_DEFAULT_PROFILES_FILE", str(DEFAULT_CONFIG_FILE.with_name("fastdds.xml"))
+)
 PATIENCE = 40.0  # s; how long a test waits before it fails, not what it measures
 FIRST_DOMAIN = 20 + os.getpid() % 60
 _domains = itertools.count()

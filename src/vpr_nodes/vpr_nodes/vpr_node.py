@@ -78,6 +78,14 @@ class VprNode(LifecycleNode):
     def finish(self) -> None:
         """Last words before the process ends, as closing a file."""
 
+    def destroy_node(self) -> None:
+        """Leave the graph, with the state machine that rclpy leaves behind.
+
+        It would keep the DDS participant, and its shared memory would outlive the process.
+        """
+        super().destroy_node()
+        self._state_machine.destroy_when_not_in_use()
+
     def _declare_parameters(self) -> None:
         defaults = self.Config.from_file()
         for name, field in self.Config.model_fields.items():
