@@ -28,7 +28,7 @@ def test_positives_are_the_pairs_above_the_threshold():
     _, views, _ = street()
     similarity = kernel_of(config).matrices(views, views).Rt
     expected = np.argwhere(np.triu(similarity > config.positive_similarity, 1))
-    found = positive_pairs(views, kernel_of(config), config.positive_similarity)
+    found = positive_pairs(views, config)
     assert sorted(map(tuple, found.tolist())) == sorted(map(tuple, expected.tolist()))
 
 

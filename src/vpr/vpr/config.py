@@ -314,6 +314,7 @@ class FineTuningConfig(NodeConfig):
     negative_pool: int = Field(ge=2, le=100_000)
     head: Literal["linear", "fc6_fc7"]
     embedding_dimension: int = Field(ge=2, le=8192)
+    whitening_shrinkage: NonNegative
     normalised: bool
     margin: Positive
     normalised_margin: Annotated[float, Field(gt=0.0, le=2.0)]

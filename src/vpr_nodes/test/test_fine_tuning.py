@@ -78,6 +78,9 @@ def test_a_better_model_is_adopted_and_the_places_are_brought_forward(probe, nod
     nodes.start("embedding", **SIZE)
     nodes.start("sequence_matching", odometry_wait=0.0)
     nodes.start("fine_tuning", params_file=str(params_file(tmp_path)), **TRAINING)
+    probe.until(lambda: probe.node.count_subscribers("descriptor") > 0)
+    probe.until(lambda: probe.node.count_publishers("keyframe") > 0)
+    probe.spin(1.0)  # they discover each other on their own
     show(probe, range(4), 10)
     probe.until(lambda: len(keyframes) >= 4)
     before = keyframes[-1].descriptor.model

@@ -24,7 +24,7 @@ from vpr.evaluation.places import (
 )
 from vpr.learning.drives import REGION_SPACING, Drives
 from vpr.learning.features import Features
-from vpr.learning.networks import HeadLearner
+from vpr.learning.networks import HeadLearner, make_head
 from vpr.learning.trainer import Trainer
 from vpr.models.head import DescriptorHead
 from vpr.supervision.kernel import Viewpoints
@@ -131,9 +131,7 @@ def train_on(sets: Mapping[str, Traverses], out: Path, config: FineTuningConfig)
     drives = features.drives
     training = np.flatnonzero(drives.drive % 2 == 0)
     validation = np.flatnonzero(drives.drive % 2 == 1)
-    dimension = features.values.shape[1]
-    head = DescriptorHead("linear", dimension, config.embedding_dimension, normalised=True)
-    head.begin_at_principal_axes(features.values[training])
+    head = make_head(features, config, training)
     learner = HeadLearner(head, features.values)
     trainer = Trainer(learner, features, training, validation, config, out)
     trainer.run(lambda _: None, lambda _: None)

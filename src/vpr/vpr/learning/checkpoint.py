@@ -24,6 +24,7 @@ class Progress:
     epoch: int = 0  # epochs done
     best_epoch: int = 0
     best_score: float = -1.0
+    before: dict[str, float] = field(default_factory=dict)  # figures of the descriptor as it was
     log: list[dict[str, float]] = field(default_factory=list)
 
 

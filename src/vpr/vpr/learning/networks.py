@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from vpr.config import FineTuningConfig
 from vpr.learning.errors import TrainingError
 from vpr.learning.features import BATCH, Features, read_image
+from vpr.learning.sampling import positive_pairs
+from vpr.learning.whitening import learned_whitening
 from vpr.models.embedder import Embedder
 from vpr.models.head import DescriptorHead
 from vpr.records import Image
@@ -122,24 +124,35 @@ class TrunkLearner:
 def make_learner(
     features: Features, embedder: Embedder, config: FineTuningConfig, training: NDArray[np.int64]
 ) -> Learner:
-    """A learner that begins at the feature space it is given.
-
-    Args:
-        training: rows whose principal axes the head begins at.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        head = DescriptorHead(
-            config.head, embedder.dimension, config.embedding_dimension, config.normalised
-        )
-    if config.head == "linear":
-        head.begin_at_principal_axes(features.values[training])
-    head.to(embedder.device)
-    if not config.normalised:
-        _spread_to_margin(head, features.values[training], config)
+    """A learner whose linear head begins at the learned whitening of the training rows."""
+    head = make_head(features, config, training).to(embedder.device)
     if config.unfreeze:
         return TrunkLearner(head, embedder, features.drives.images, config.unfreeze)
     return HeadLearner(head, features.values)
+
+
+def make_head(
+    features: Features, config: FineTuningConfig, training: NDArray[np.int64]
+) -> DescriptorHead:
+    """A head at its beginning, the same for the same seed.
+
+    Raises:
+        TrainingError: fewer positive pairs than ``config.min_positives``.
+    """
+    values = features.values[training]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        head = DescriptorHead(
+            config.head, values.shape[1], config.embedding_dimension, config.normalised
+        )
+    if config.head == "linear":
+        pairs = positive_pairs(features.drives.viewpoints[training], config)
+        head.begin_at(
+            learned_whitening(values, pairs, config.embedding_dimension, config.whitening_shrinkage)
+        )
+    if not config.normalised:
+        _spread_to_margin(head, values, config)
+    return head
 
 
 def _spread_to_margin(

@@ -46,14 +46,24 @@ class InverseDensity:
         return np.asarray(self._weights[bins])
 
 
-def positive_pairs(
-    viewpoints: Viewpoints, kernel: SimilarityKernel, threshold: float
-) -> NDArray[np.int64]:
-    """All pairs (P, 2), lower row first, whose similarity exceeds ``threshold`` (equation 9)."""
+def positive_pairs(viewpoints: Viewpoints, config: FineTuningConfig) -> NDArray[np.int64]:
+    """All pairs (P, 2), lower row first, more alike than ``positive_similarity`` (equation 9).
+
+    Raises:
+        TrainingError: fewer than ``config.min_positives``.
+    """
+    kernel, threshold = kernel_of(config), config.positive_similarity
     tree = cKDTree(viewpoints.positions)
     near = tree.query_pairs(kernel.reach(threshold), output_type="ndarray").astype(np.int64)
     similar = kernel.of_pairs(viewpoints[near[:, 0]], viewpoints[near[:, 1]]) > threshold
-    return np.asarray(np.sort(near[similar], axis=1))
+    pairs = np.asarray(np.sort(near[similar], axis=1))
+    if len(pairs) < config.min_positives:
+        raise TrainingError(
+            f"{len(pairs)} pairs of keyframes see the same place (similarity above "
+            f"{threshold:g}), {config.min_positives} are needed: drive the same way more than "
+            "once, or lower positive_similarity"
+        )
+    return pairs
 
 
 class PairSampler:
@@ -77,8 +87,7 @@ class PairSampler:
     ) -> None:
         self._config, self._features, self._viewpoints = config, features, viewpoints
         self._kernel = kernel_of(config)
-        pairs = positive_pairs(viewpoints, self._kernel, config.positive_similarity)
-        self._check_enough(pairs)
+        pairs = positive_pairs(viewpoints, config)
         distances = _pair_distances(features, pairs)
         weights = InverseDensity(distances)(distances)
         again = (drive[pairs[:, 0]] != drive[pairs[:, 1]]) | (
@@ -127,15 +136,6 @@ class PairSampler:
     ) -> NDArray[np.float32]:
         dots = np.einsum("bd,bmd->bm", self._features[anchors], self._features[pool])
         return np.asarray(np.sqrt(np.maximum(2.0 - 2.0 * dots, 0.0)), np.float32)
-
-    def _check_enough(self, pairs: NDArray[np.int64]) -> None:
-        needed = self._config.min_positives
-        if len(pairs) < needed:
-            raise TrainingError(
-                f"{len(pairs)} pairs of keyframes see the same place (similarity above "
-                f"{self._config.positive_similarity:g}), {needed} are needed: drive the same way "
-                "more than once, or lower positive_similarity"
-            )
 
 
 def kernel_of(config: FineTuningConfig) -> SimilarityKernel:

@@ -131,9 +131,14 @@ class Trainer:
         config, progress = self._config, self.progress
         kept = _snapshot_epochs(config.epochs, config.snapshots)
         if progress.epoch == 0:
-            before = self.validate()
-            progress.best_score = before.score
-            progress.log.append({"epoch": 0, "loss": 0.0, "pairs_per_s": 0.0} | before.to_json())
+            progress.before = self._figures_of(self._features.values).to_json()
+            begun = self.validate()
+            progress.best_score = begun.score
+            progress.log = [
+                {"epoch": 0, "loss": 0.0, "pairs_per_s": 0.0}
+                | begun.to_json()
+                | {"score": begun.score}
+            ]
             snapshot(0)
         while progress.epoch < config.epochs and not self._exhausted():
             row = self._epoch(progress.epoch + 1)
@@ -156,9 +161,12 @@ class Trainer:
         Raises:
             TrainingError: nothing to validate on.
         """
+        return self._figures_of(self._learner.embeddings())
+
+    def _figures_of(self, embeddings: NDArray[np.float32]) -> RetrievalFigures:
         drives = self._features.drives
         matches = look_up(
-            self._learner.embeddings(),
+            embeddings,
             drives.viewpoints,
             drives.drive,
             self._validation,
@@ -271,7 +279,7 @@ class Trainer:
         log, best = self.progress.log, self.progress.best_epoch
         rates = [row["pairs_per_s"] for row in log[1:]]
         return Outcome(
-            before=_figures(log[0]),
+            before=_figures(self.progress.before),
             after=_figures(log[best]),
             best_epoch=best,
             epochs=self.progress.epoch,

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vpr.models.whitening import Whitening
+
 HeadKind = Literal["linear", "fc6_fc7"]
 HIDDEN = 4096  # units of fc6, as in AlexNet
 
@@ -43,20 +45,15 @@ class DescriptorHead(nn.Module):
         return functional.normalize(y) if self.normalised else y
 
     @torch.no_grad()
-    def begin_at_principal_axes(self, features: NDArray[np.float32]) -> None:
-        """Make a linear head keep the features' own distances: their principal axes, no scaling.
-
-        So that training begins at the original feature space (epoch 0 of Fig. 3) and an embedding
-        dimension below D loses what varies least.
-        """
+    def begin_at(self, whitening: Whitening) -> None:
+        """Make a linear head whiten; dimensions that the whitening lacks stay zero."""
         layer = self.layers[0]
         assert isinstance(layer, nn.Linear)
-        moments = features.astype(np.float64).T @ features  # about the origin: cosines stay
-        _, vectors = np.linalg.eigh(moments)
-        axes = vectors[:, ::-1][:, : self.embedding].T
+        count = whitening.projection.shape[1]
         layer.weight.zero_()
-        layer.weight[: len(axes)] = torch.from_numpy(axes.copy()).float()
         layer.bias.zero_()
+        layer.weight[:count] = torch.from_numpy(whitening.projection.T.copy())
+        layer.bias[:count] = -torch.from_numpy(whitening.mean @ whitening.projection)
 
     @torch.no_grad()
     def scale(self, factor: float) -> None:
