@@ -288,7 +288,11 @@ class Table:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All columns whole, checked, backed by their files."""
-        return {name: column.all() for name, column in self._columns.items()}
+        return self.rows_between(0, None)
+
+    def rows_between(self, start: int, stop: int | None) -> dict[str, NDArray[Any]]:
+        """Some rows of all columns, as a slice takes them."""
+        return {name: column[start:stop] for name, column in self._columns.items()}
 
     def verify(self) -> None:
         """Read and check every row.

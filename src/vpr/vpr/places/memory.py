@@ -100,6 +100,28 @@ class PlaceMemory:
         for name, value in row.items():
             self._others[name].append(value)
 
+    def descriptor(self, row: int) -> NDArray[np.float32]:
+        """(D,) of one place."""
+        stored = self._stored_descriptors
+        rows = self._descriptors.rows if stored is None or row >= len(stored) else stored
+        first = 0 if rows is stored else self._stored_rows
+        return np.asarray(rows[row - first], np.float32)
+
+    def check(self) -> None:
+        """Look at what is too much to look at whenever a map is opened.
+
+        Raises:
+            StateError: a descriptor is not finite, or a frame id is not known.
+            MapError: the map is damaged.
+        """
+        for first, rows in self._descriptor_pieces():
+            bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+            if len(bad):
+                raise StateError(f"descriptor of place {first + bad[0]} is not finite")
+        for rows in self._pieces(0):
+            if len(rows["frames"]) and not 0 <= rows["frames"].max() < len(self._frame_ids):
+                raise StateError("a place's frame id is not among those saved")
+
     def save(self, writer: PartWriter) -> dict[str, Any]:
         """Write the rows that a map does not have yet; returns the metadata.
 
