@@ -211,3 +211,52 @@ def test_candidates_are_the_best_places_that_are_apart(values, count, separation
         left = np.abs(np.arange(len(scores))[:, None] - best[None]).min(axis=1)
         assert (left < separation).all()
     np.testing.assert_array_equal(scores, np.array(values, np.float32))
+
+
+def drive(recognizer, stamps, places, odometry=lambda stamp: None):
+    return [
+        recognizer.observe(stamp, one_hot(place), "net@1", odometry=odometry(stamp))
+        for stamp, place in zip(stamps, places, strict=True)
+    ]
+
+
+def one_hot(place):
+    values = np.zeros(64, np.float32)
+    values[place] = 1.0
+    return values
+
+
+def test_odometry_that_jumps_begins_a_session_and_goes_on_in_the_same_places():
+    recognizer = PlaceRecognizer(SequenceMatchingConfig.from_file())
+
+    def odometry(stamp):
+        pose = np.eye(4)
+        pose[0, 3] = stamp / 1e9 + (1000.0 if stamp >= 20 * 10**9 else 0.0)
+        return pose
+
+    stamps = [10**9 * i for i in range(32)]
+    seen = drive(recognizer, stamps, [*range(20), *range(12)], odometry)
+    assert [s.keyframe.session for s in seen] == [0] * 20 + [1] * 12
+    assert "odometry jumped 1001.0 m in 1.00 s" in recognizer.session_reason
+    assert seen[-1].matches.candidates[0].reference_id == 11
+
+
+def test_nothing_is_matched_with_a_forgotten_session_also_after_a_save(tmp_path):
+    recognizer = PlaceRecognizer(SequenceMatchingConfig.from_file())
+    for session in range(2):
+        drive(recognizer, [10**9 * i for i in range(12)], range(12))
+        recognizer.begin_session()
+        if session == 0:
+            with pytest.raises(StateError, match="session 1 is being driven"):
+                recognizer.forget_session(1)
+            with pytest.raises(StateError, match="no places of session 5"):
+                recognizer.forget_session(5)
+    recognizer.forget_session(0)
+    again = PlaceRecognizer(SequenceMatchingConfig.from_file())
+    again.load(saved_part(tmp_path / "map", "places", recognizer.save))
+    for engine in (recognizer, again):
+        found = drive(engine, [10**9 * i for i in range(12)], range(12))[-1].matches
+        assert {c.reference_session for c in found.candidates} == {1}
+        engine.forget_session(1)
+        nothing = drive(engine, [10**9 * 12], [12])[-1].matches
+        assert not nothing.candidates

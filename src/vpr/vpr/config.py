@@ -148,6 +148,7 @@ class SequenceMatchingConfig(NodeConfig):
     keyframe_max_interval: Positive
     odometry_wait: NonNegative
     odometry_max_gap: Positive
+    odometry_max_speed: Positive
     fix_max_gap: Positive
     sequence_length: int = Field(ge=1, le=500)
     min_speed_ratio: Annotated[float, Field(gt=0.0, le=1.0)]

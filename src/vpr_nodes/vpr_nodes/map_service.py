@@ -66,6 +66,10 @@ class MapService:
         self._node.get_logger().info(f"graph of {len(state.ids)} keyframes loaded from {folder}")
         return len(state.ids)
 
+    def begin_anew(self) -> None:
+        """Have the next save write the whole map: what is on disk is not its beginning any more."""
+        self._held = None
+
     async def save(self, folder: Path) -> Manifest:
         """Save the suite's map; what the folder has of it already is not written again.
 

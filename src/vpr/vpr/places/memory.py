@@ -31,6 +31,7 @@ COLUMNS: dict[str, tuple[tuple[int, ...], str]] = {
     "frames": ((), "int64"),  # which of the frame ids in the metadata
 }
 SEARCH_ROWS = 1024  # descriptors converted at a time; 1 MiB of 256 values
+FORGOTTEN = "forgotten_sessions"  # in the metadata, where there are any
 DESCRIPTORS = "descriptors"  # (D,) float16
 
 
@@ -55,6 +56,7 @@ class PlaceMemory:
         }
         self._session_starts: list[int] = []
         self._frame_ids: dict[str, int] = {}
+        self._forgotten: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._index["ids"])
@@ -63,6 +65,13 @@ class PlaceMemory:
     def session_starts(self) -> NDArray[np.int64]:
         """Index of the first row of each session, ascending."""
         return np.asarray(self._session_starts, np.int64)
+
+    @property
+    def forgotten(self) -> list[slice]:
+        """Rows of the sessions that nothing is to be matched with any more."""
+        sessions = self.column("sessions")
+        bounds = (np.searchsorted(sessions, (s, s + 1)) for s in sorted(self._forgotten))
+        return [slice(int(first), int(last)) for first, last in bounds]
 
     def column(self, name: str) -> NDArray[Any]:
         """One of ``INDEX``, (N,)."""
@@ -122,6 +131,18 @@ class PlaceMemory:
             if len(rows["frames"]) and not 0 <= rows["frames"].max() < len(self._frame_ids):
                 raise StateError("a place's frame id is not among those saved")
 
+    def forget(self, session: int) -> None:
+        """Match nothing with a session any more; its rows stay, so that a map can go on growing.
+
+        Raises:
+            StateError: there is no such session.
+        """
+        known = self.column("sessions")[self._session_starts].tolist()
+        if session not in known:
+            there = ", ".join(map(str, known)) or "none"
+            raise StateError(f"no places of session {session} are remembered (only of {there})")
+        self._forgotten.add(session)
+
     def save(self, writer: PartWriter) -> dict[str, Any]:
         """Write the rows that a map does not have yet; returns the metadata.
 
@@ -133,7 +154,8 @@ class PlaceMemory:
         self._check_continues(writer, first)
         for rows in self._pieces(first):
             writer.append(TABLE, rows)
-        return {"model": self.model, "frame_ids": list(self._frame_ids)}
+        metadata = {"model": self.model, "frame_ids": list(self._frame_ids)}
+        return metadata | ({FORGOTTEN: sorted(self._forgotten)} if self._forgotten else {})
 
     @classmethod
     def of_map(cls, part: Part) -> PlaceMemory:
@@ -154,6 +176,7 @@ class PlaceMemory:
         for name in INDEX:
             memory._index[name].extend(table.column(name, "int64").all())
         memory._frame_ids = {str(f): i for i, f in enumerate(part.metadata["frame_ids"])}
+        memory._forgotten = set(part.metadata.get(FORGOTTEN, ()))
         ids, sessions = memory.column("ids"), memory.column("sessions")
         if (np.diff(ids) <= 0).any() or (np.diff(sessions) < 0).any():
             raise StateError("saved ids or sessions are out of order")
@@ -214,6 +237,10 @@ class ChosenPlaces:
 
     def __init__(self, memory: PlaceMemory, rows: NDArray[np.int64]) -> None:
         self._memory, self._rows = memory, rows
+        self.forgotten = [
+            slice(*np.searchsorted(rows, (gone.start, gone.stop)).tolist())
+            for gone in memory.forgotten
+        ]
         sessions = self.column("sessions")
         self.session_starts: NDArray[np.int64] = np.flatnonzero(
             np.diff(sessions, prepend=sessions[:1] - 1)

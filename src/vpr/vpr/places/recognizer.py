@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpr.config import SequenceMatchingConfig
+from vpr.geometry import relative, translation_norm
 from vpr.maps.folder import Part, PartDigest, PartWriter
 from vpr.places.keyframes import KeyframeSelector
-from vpr.places.memory import ChosenPlaces, PlaceMemory
+from vpr.places.memory import ChosenPlaces, PlaceMemory, StateError
 from vpr.places.probability import StandoutProbability
 from vpr.places.sequence import Row, SequenceMatcher, normalised_row
 from vpr.records import (
@@ -54,6 +55,8 @@ class PlaceRecognizer:
         self._memory: PlaceMemory | None = None
         self._session = 0
         self._last_stamp_ns: int | None = None
+        self._last_located: tuple[int, Pose] | None = None  # newest frame with odometry
+        self.session_reason = ""  # why the session began, in words
 
     @property
     def session(self) -> int:
@@ -82,7 +85,9 @@ class PlaceRecognizer:
     ) -> Observation:
         """Take one frame in; match it against the past, then remember it, if it is a keyframe.
 
-        A stamp that goes back by more than ``time_jump_tolerance`` begins a new session.
+        A stamp that goes back by more than ``time_jump_tolerance`` begins a new session, and so
+        does odometry faster than ``odometry_max_speed``: the robot was carried, or its odometry
+        began anew.
 
         Args:
             descriptor: (D,) L2-normalised, made by ``model``.
@@ -96,6 +101,7 @@ class PlaceRecognizer:
         if odometry is not None and not np.isfinite(odometry).all():
             raise OdometryError("odometry has a value that is not finite")
         memory = self._memory_for(descriptor, model)
+        self._note_jump(stamp_ns, odometry)
         skipped = self._out_of_order(stamp_ns) or self._selector.reason_to_skip(stamp_ns, odometry)
         if skipped:
             return Observation(None, None, skipped)
@@ -117,7 +123,7 @@ class PlaceRecognizer:
         memory.append(keyframe)
         return Observation(keyframe, matches, "")
 
-    def begin_session(self) -> int:
+    def begin_session(self, reason: str = "") -> int:
         """Close the session; what comes next is matched against all of it. Returns the new number.
 
         A session without a keyframe is not closed: it would leave no trace.
@@ -127,7 +133,21 @@ class PlaceRecognizer:
         self._matcher.clear()
         self._selector.forget()
         self._last_stamp_ns = None
+        self._last_located = None
+        self.session_reason = reason
         return self._session
+
+    def forget_session(self, session: int) -> None:
+        """Match nothing with an earlier session any more.
+
+        Raises:
+            StateError: there is no such session, or it is the one being driven.
+        """
+        if self._memory is None:
+            raise StateError(f"no places of session {session} are remembered (only of none)")
+        if session == self._session:
+            raise StateError(f"session {session} is being driven: begin another one first")
+        self._memory.forget(session)
 
     def match(self, query: Keyframe, places: PlaceMemory | ChosenPlaces) -> PlaceMatches:
         """Which of some places a keyframe looks like, after those that were asked for before it."""
@@ -136,6 +156,8 @@ class PlaceRecognizer:
         row = normalised_row(similarities, searched, self._config.prior_places)
         self._matcher.push(row)
         scores = self._matcher.scores(places.session_starts)[:searched]
+        for rows in places.forgotten:
+            scores[rows] = -np.inf
         candidates, explanation = self._candidates(scores, similarities, places)
         return PlaceMatches(
             query_id=query.id,
@@ -187,13 +209,27 @@ class PlaceRecognizer:
             )
         return memory
 
+    def _note_jump(self, stamp_ns: int, odometry: Pose | None) -> None:
+        """Begin a new session when odometry moved faster than a robot can."""
+        if odometry is None:
+            return
+        if self._last_located is not None:
+            then_ns, before = self._last_located
+            seconds, metres = (
+                (stamp_ns - then_ns) / 1e9,
+                translation_norm(relative(before, odometry)),
+            )
+            if seconds > 0 and metres > self._config.odometry_max_speed * seconds:
+                self.begin_session(f"odometry jumped {metres:.1f} m in {seconds:.2f} s")
+        self._last_located = stamp_ns, odometry
+
     def _out_of_order(self, stamp_ns: int) -> str:
         """Why a frame is too late to be used; begins a new session when time jumped back."""
         if self._last_stamp_ns is None or stamp_ns > self._last_stamp_ns:
             return ""
         late = (self._last_stamp_ns - stamp_ns) / 1e9
         if late > self._config.time_jump_tolerance:
-            self.begin_session()
+            self.begin_session(f"time jumped back {late:.1f} s")
             return ""
         return f"stamp is {late:.3f} s before the last keyframe's" if late else "stamp seen before"
 
@@ -212,6 +248,8 @@ class PlaceRecognizer:
         if len(scores) == 0:
             return (), "no loop: no place is old enough to be searched"
         best = distinct_maxima(scores, self._config.top_k, self._config.candidate_separation)
+        if len(best) == 0:
+            return (), "no loop: the sessions that could be searched are forgotten"
         probabilities = self._probability(scores[best])
         threshold = self._config.min_probability
         source = MatchSource.SEQUENCE if len(self._matcher) > 1 else MatchSource.SINGLE
