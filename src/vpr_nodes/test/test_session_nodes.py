@@ -41,7 +41,7 @@ class Suite:
         self.probe.until(
             lambda: (
                 bool(self.graphs)
-                and {k.id for k in self.keyframes} <= {n.id for n in self.graphs[-1].nodes}
+                and self.graphs[-1].nodes[-1].id == self.keyframes[-1].id
             )
         )
 
