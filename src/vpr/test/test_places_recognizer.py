@@ -1,13 +1,12 @@
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from saved_part import changed_part, saved_part
 
 from vpr.config import SequenceMatchingConfig
 from vpr.geometry import pose_from_xy_yaw
-from vpr.places.memory import StateError
+from vpr.places.memory import TABLE, StateError
 from vpr.places.recognizer import (
     DescriptorError,
     OdometryError,
@@ -165,33 +164,33 @@ def test_odometry_that_is_not_finite_is_refused():
         recognizer().observe(0, views(1)[0], MODEL, np.full((4, 4), np.nan))
 
 
-def test_a_restored_recognizer_answers_like_the_one_saved():
-    places, restored = recognizer(), recognizer()
+def test_a_loaded_recognizer_answers_like_the_one_saved(tmp_path):
+    places, loaded = recognizer(), recognizer()
     walk(places, views(40))
-    arrays, metadata = places.state()
-    restored.restore(arrays, json.loads(json.dumps(metadata)))
+    loaded.load(saved_part(tmp_path / "map", "places", places.save))
     places.begin_session()
-    assert restored.session == places.session == 1
-    assert restored.model == MODEL
+    assert loaded.session == places.session == 1
+    assert loaded.model == MODEL
     for expected, found in zip(
-        walk(places, views(40, noise=0.3)), walk(restored, views(40, noise=0.3)), strict=True
+        walk(places, views(40, noise=0.3)), walk(loaded, views(40, noise=0.3)), strict=True
     ):
         assert found.matches == expected.matches
 
 
-def test_the_state_of_an_empty_recognizer_restores_to_an_empty_one():
+def test_an_empty_recognizer_is_saved_and_loaded(tmp_path):
     places = recognizer()
-    places.restore(*places.state())
+    places.load(saved_part(tmp_path / "map", "places", places.save))
     assert (places.places, places.session, places.model) == (0, 0, "")
 
 
-def test_a_refused_state_changes_nothing():
+def test_a_refused_map_changes_nothing(tmp_path):
     places = recognizer()
     walk(places, views(5))
-    arrays, metadata = places.state()
-    arrays["ids"] = arrays["ids"][::-1]
+    part = changed_part(
+        tmp_path / "map", "places", places.save, TABLE, lambda a: a.update(ids=a["ids"][::-1])
+    )
     with pytest.raises(StateError):
-        places.restore(arrays, metadata)
+        places.load(part)
     assert places.places == 5
 
 

@@ -1,33 +1,40 @@
 """Whole maps: ``save_map`` and ``load_map``, which the pose_graph node serves.
 
 Saving asks every node for its part and commits them together; loading reads the manifest and has
-every node load its part. A map that cannot be read whole changes nothing on disk.
+every node load its part. A map that cannot be read whole changes nothing on disk. Saving again to
+the map that was loaded or saved last adds what is new.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.client import Client
 from vpr_interfaces.srv import LoadMap, SaveMap
 
 from vpr.graph.pose_graph import PoseGraph
-from vpr.graph.state import GraphState
+from vpr.graph.storage import is_worn, load_graph, save_graph
 from vpr.maps.folder import (
-    MapError,
+    MANIFEST,
+    Manifest,
     PartDigest,
+    PartWriter,
     begin_revision,
     commit,
+    open_part,
     read_manifest,
-    read_part,
-    write_part,
 )
+from vpr.maps.table import MapError
 
 if TYPE_CHECKING:
     from vpr_nodes.pose_graph import PoseGraphNode
 
-PARTS = {"places": "sequence_matching", "features": "loop_closure"}  # part -> the node that has it
+# Part -> the node that has it, in the order they are saved. Keyframes come from sequence_matching:
+# saved last, it knows every keyframe that another part speaks of.
+PARTS = {"features": "loop_closure", "places": "sequence_matching"}
 
 
 class MapService:
@@ -35,6 +42,7 @@ class MapService:
 
     def __init__(self, node: PoseGraphNode) -> None:
         self._node = node
+        self._held: Manifest | None = None  # what the suite's memory continues
         group = ReentrantCallbackGroup()  # a service that waits for other services' answers
         self._savers = {
             name: node.create_client(SaveMap, f"{owner}/save_part", callback_group=group)
@@ -53,57 +61,81 @@ class MapService:
         Raises:
             MapError, PoseGraphError: the map is damaged; the graph stays as it was.
         """
-        arrays, metadata = read_part(folder, "graph")
-        state = GraphState.from_arrays(arrays, metadata)
-        self._node.adopt(PoseGraph.restore(self._node.config, state), read_manifest(folder).model)
+        manifest = read_manifest(folder)
+        state = load_graph(open_part(folder, "graph"))
+        self._node.adopt(PoseGraph.restore(self._node.config, state), manifest.model)
+        self._held = manifest
         self._node.get_logger().info(f"graph of {len(state.ids)} keyframes loaded from {folder}")
         return len(state.ids)
 
+    async def save(self, folder: Path) -> Manifest:
+        """Save the suite's map; what the folder has of it already is not written again.
+
+        Raises:
+            MapError, ValueError: the map was not saved; what the folder held is as it was.
+        """
+        self._check_ready(self._savers)
+        before = read_manifest(folder) if (folder / MANIFEST).exists() else None
+        grows = before is not None and before.is_state_of(self._held)
+        if grows and is_worn(open_part(folder, "graph")):
+            grows = False
+        revision = before.revision if grows and before is not None else begin_revision(folder)
+        digests = [self._save_graph(folder, revision, whole=not grows)]
+        for client in self._savers.values():
+            answer = await client.call_async(SaveMap.Request(path=str(folder), revision=revision))
+            if not answer.ok:
+                raise MapError(answer.message)
+            digests.append(PartDigest.model_validate_json(answer.digest))
+        self._held = commit(folder, revision, digests, self._node.model, before if grows else None)
+        return self._held
+
+    async def load(self, folder: Path) -> int:
+        """Have every node load its part of a map; returns its keyframes.
+
+        Raises:
+            MapError, ValueError: a part is damaged or a node is missing. Every part is looked at
+                before the first is taken.
+        """
+        for name in ("graph", *PARTS):
+            open_part(folder, name)
+        self._check_ready(self._loaders)
+        for client in self._loaders.values():
+            answer = await client.call_async(LoadMap.Request(path=str(folder)))
+            if not answer.ok:
+                raise MapError(answer.message)
+        return self.load_graph(folder)
+
+    @staticmethod
+    def _check_ready(clients: Mapping[str, Client]) -> None:
+        away = [PARTS[name] for name, client in clients.items() if not client.service_is_ready()]
+        if away:
+            raise MapError(f"not running: {', '.join(away)}; a map is made of every node's part")
+
+    def _save_graph(self, folder: Path, revision: str, whole: bool) -> PartDigest:
+        graph = self._node.graph
+        if whole:  # takes as long as a batch solution, which an increment must not
+            graph.settle()
+        with PartWriter(folder, revision, "graph") as writer:
+            return save_graph(writer, graph.state())
+
     async def _save(self, request: SaveMap.Request, response: SaveMap.Response) -> Any:
         try:
-            digests = await self._write_parts(Path(request.path))
+            manifest = await self.save(Path(request.path))
         except (MapError, ValueError) as error:
             response.ok, response.message = False, str(error)
             self._node.get_logger().error(f"map not saved: {error}")
             return response
         response.ok = True
-        response.keyframes = next(d.count for d in digests if d.name == "graph")
+        response.keyframes = manifest.part("graph").count
         response.closures = self._node.graph.counters["closures"]
         response.message = f"{response.keyframes} keyframes saved to {request.path}"
         self._node.get_logger().info(response.message)
         return response
 
-    async def _write_parts(self, folder: Path) -> list[PartDigest]:
-        revision = begin_revision(folder)
-        digests = []
-        for name, client in self._savers.items():
-            if not client.service_is_ready():
-                raise MapError(f"the {PARTS[name]} node is not running: its part cannot be saved")
-            answer = await client.call_async(SaveMap.Request(path=str(folder), revision=revision))
-            if not answer.ok:
-                raise MapError(answer.message)
-            digests.append(PartDigest.model_validate_json(answer.digest))
-        graph = self._node.graph
-        graph.settle()
-        state = graph.state()
-        digests.append(
-            write_part(folder, revision, "graph", state.arrays(), state.metadata(), len(state.ids))
-        )
-        commit(folder, revision, digests, self._node.model)
-        return digests
-
     async def _load(self, request: LoadMap.Request, response: LoadMap.Response) -> Any:
         folder = Path(request.path)
         try:
-            for name in ("graph", *PARTS):  # all are looked at before the first is taken
-                read_part(folder, name)
-            for name, client in self._loaders.items():
-                if not client.service_is_ready():
-                    raise MapError(f"the {PARTS[name]} node is not running: it cannot load a map")
-                answer = await client.call_async(LoadMap.Request(path=str(folder)))
-                if not answer.ok:
-                    raise MapError(answer.message)
-            response.keyframes = self.load_graph(folder)
+            response.keyframes = await self.load(folder)
         except (MapError, ValueError) as error:
             response.ok, response.message = False, str(error)
             self._node.get_logger().error(f"map not loaded: {error}")

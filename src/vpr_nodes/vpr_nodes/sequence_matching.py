@@ -40,13 +40,7 @@ class SequenceMatchingNode(VprNode):
 
     def setup(self) -> None:
         self.recognizer = PlaceRecognizer(self.config)
-        self.part = MapPart(
-            self,
-            "places",
-            self.recognizer.state,
-            self.recognizer.restore,
-            lambda: self.recognizer.places,
-        )
+        self.part = MapPart(self, "places", self.recognizer.save, self.recognizer.load)
         if self.config.map:
             self.part.load(Path(self.config.map))
         self.odometry = PoseTrack(int(self.config.odometry_max_gap * 1e9))

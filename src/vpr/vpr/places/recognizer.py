@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vpr.config import SequenceMatchingConfig
+from vpr.maps.folder import Part, PartDigest, PartWriter
 from vpr.places.keyframes import KeyframeSelector
-from vpr.places.memory import PlaceMemory
+from vpr.places.memory import ChosenPlaces, PlaceMemory
 from vpr.places.probability import StandoutProbability
 from vpr.places.sequence import Row, SequenceMatcher, normalised_row
 from vpr.records import (
@@ -114,7 +113,7 @@ class PlaceRecognizer:
             fix=fix,
             frame_id=frame_id,
         )
-        matches = self._match(keyframe, memory)
+        matches = self.match(keyframe, memory)
         memory.append(keyframe)
         return Observation(keyframe, matches, "")
 
@@ -130,19 +129,39 @@ class PlaceRecognizer:
         self._last_stamp_ns = None
         return self._session
 
-    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Arrays and JSON-able metadata from which ``restore`` rebuilds all remembered places."""
-        if self._memory is None:
-            return {}, {}
-        return self._memory.arrays(), self._memory.metadata()
+    def match(self, query: Keyframe, places: PlaceMemory | ChosenPlaces) -> PlaceMatches:
+        """Which of some places a keyframe looks like, after those that were asked for before it."""
+        similarities = places.similarities(query.descriptor)
+        searched = self._searched(query, places)
+        row = normalised_row(similarities, searched, self._config.prior_places)
+        self._matcher.push(row)
+        scores = self._matcher.scores(places.session_starts)[:searched]
+        candidates, explanation = self._candidates(scores, similarities, places)
+        return PlaceMatches(
+            query_id=query.id,
+            query_session=query.session,
+            query_stamp_ns=query.stamp_ns,
+            candidates=candidates,
+            searched=searched,
+            explanation=explanation,
+        )
 
-    def restore(self, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
-        """Replace everything remembered by a saved state and begin a new session after it.
+    def save(self, writer: PartWriter) -> PartDigest:
+        """Write what a map does not have yet of the remembered places.
 
         Raises:
-            StateError: the state is incomplete or contradicts itself; nothing is changed then.
+            StateError, MapError: it is the map of other places, or can't be written.
         """
-        self._memory = PlaceMemory.restored(arrays, metadata) if arrays else None
+        metadata = {} if self._memory is None else self._memory.save(writer)
+        return writer.finish(self.places, metadata)
+
+    def load(self, part: Part) -> None:
+        """Replace everything remembered by the places of a map and begin a new session after it.
+
+        Raises:
+            StateError, MapError: the map is damaged or contradicts itself; nothing is changed then.
+        """
+        self._memory = PlaceMemory.of_map(part) if part.tables else None
         self._session = 0
         self.begin_session()
 
@@ -178,23 +197,7 @@ class PlaceRecognizer:
             return ""
         return f"stamp is {late:.3f} s before the last keyframe's" if late else "stamp seen before"
 
-    def _match(self, query: Keyframe, memory: PlaceMemory) -> PlaceMatches:
-        similarities = memory.descriptors @ query.descriptor
-        searched = self._searched(query, memory)
-        row = normalised_row(similarities, searched, self._config.prior_places)
-        self._matcher.push(row)
-        scores = self._matcher.scores(memory.session_starts)[:searched]
-        candidates, explanation = self._candidates(scores, similarities, memory)
-        return PlaceMatches(
-            query_id=query.id,
-            query_session=query.session,
-            query_stamp_ns=query.stamp_ns,
-            candidates=candidates,
-            searched=searched,
-            explanation=explanation,
-        )
-
-    def _searched(self, query: Keyframe, memory: PlaceMemory) -> int:
+    def _searched(self, query: Keyframe, memory: PlaceMemory | ChosenPlaces) -> int:
         """How many places, from the first, are not merely where the robot has just been."""
         sessions = memory.column("sessions")
         own = int(np.searchsorted(sessions, query.session))
@@ -204,7 +207,7 @@ class PlaceRecognizer:
         return own + max(0, min(old_enough, far_enough))
 
     def _candidates(
-        self, scores: Row, similarities: Row, memory: PlaceMemory
+        self, scores: Row, similarities: Row, memory: PlaceMemory | ChosenPlaces
     ) -> tuple[tuple[PlaceMatch, ...], str]:
         if len(scores) == 0:
             return (), "no loop: no place is old enough to be searched"
