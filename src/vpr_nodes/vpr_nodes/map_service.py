@@ -7,10 +7,12 @@ the map that was loaded or saved last adds what is new.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.client import Client
 from vpr_interfaces.srv import LoadMap, SaveMap
 
 from vpr.graph.pose_graph import PoseGraph
@@ -76,15 +78,14 @@ class MapService:
         Raises:
             MapError, ValueError: the map was not saved; what the folder held is as it was.
         """
+        self._check_ready(self._savers)
         before = read_manifest(folder) if (folder / MANIFEST).exists() else None
         grows = before is not None and before.is_state_of(self._held)
         if grows and is_worn(open_part(folder, "graph")):
             grows = False
         revision = before.revision if grows and before is not None else begin_revision(folder)
         digests = [self._save_graph(folder, revision, whole=not grows)]
-        for name, client in self._savers.items():
-            if not client.service_is_ready():
-                raise MapError(f"the {PARTS[name]} node is not running: its part cannot be saved")
+        for client in self._savers.values():
             answer = await client.call_async(SaveMap.Request(path=str(folder), revision=revision))
             if not answer.ok:
                 raise MapError(answer.message)
@@ -101,13 +102,18 @@ class MapService:
         """
         for name in ("graph", *PARTS):
             open_part(folder, name)
-        for name, client in self._loaders.items():
-            if not client.service_is_ready():
-                raise MapError(f"the {PARTS[name]} node is not running: it cannot load a map")
+        self._check_ready(self._loaders)
+        for client in self._loaders.values():
             answer = await client.call_async(LoadMap.Request(path=str(folder)))
             if not answer.ok:
                 raise MapError(answer.message)
         return self.load_graph(folder)
+
+    @staticmethod
+    def _check_ready(clients: Mapping[str, Client]) -> None:
+        away = [PARTS[name] for name, client in clients.items() if not client.service_is_ready()]
+        if away:
+            raise MapError(f"not running: {', '.join(away)}; a map is made of every node's part")
 
     def _save_graph(self, folder: Path, revision: str, whole: bool) -> PartDigest:
         graph = self._node.graph

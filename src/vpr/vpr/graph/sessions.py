@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from vpr.config import PoseGraphConfig
 from vpr.geometry import inverse
 from vpr.graph.edges import Edge, EdgeKind, PoseGraphError, covariance_problem, pose_problem
 from vpr.graph.state import GraphState
@@ -132,6 +133,12 @@ def tied(state: GraphState, session: int, pose: Pose, covariance: Covariance) ->
         reason="placed by hand",
     )
     return _connected(replace(state, poses=poses, edges=(*state.edges, edge)), ~own)
+
+
+def placement_covariance(config: PoseGraphConfig) -> Covariance:
+    """How well a pose given by hand is known: as a closure that only says "the same place"."""
+    sigmas = [config.weak_translation_sigma] * 3 + [config.weak_rotation_sigma] * 3
+    return np.diag(np.square(sigmas))
 
 
 def joined(first: GraphState, second: GraphState) -> GraphState:

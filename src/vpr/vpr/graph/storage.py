@@ -51,7 +51,7 @@ def load_graph(part: Part) -> GraphState:
         PoseGraphError: the graph contradicts itself.
         MapError: a table is missing or damaged.
     """
-    arrays = {}
+    arrays: Arrays = {}
     for table in ("nodes", "edges"):
         arrays |= _read_table(part, table)
     reasons = {str(edge): words for edge, words in _read_reasons(part).items()}

@@ -127,8 +127,9 @@ class PlaceMemory:
             bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
             if len(bad):
                 raise StateError(f"descriptor of place {first + bad[0]} is not finite")
-        for rows in self._pieces(0):
-            if len(rows["frames"]) and not 0 <= rows["frames"].max() < len(self._frame_ids):
+        for piece in self._pieces(0):
+            frames = piece["frames"]
+            if len(frames) and not 0 <= frames.min() <= frames.max() < len(self._frame_ids):
                 raise StateError("a place's frame id is not among those saved")
 
     def forget(self, session: int) -> None:
