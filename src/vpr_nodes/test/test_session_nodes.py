@@ -39,10 +39,7 @@ class Suite:
             self.seen.publish(descriptor((begin + i) * SECOND, place))
         self.probe.until(lambda: len(self.keyframes) == len(self.matches) == wanted)
         self.probe.until(
-            lambda: (
-                bool(self.graphs)
-                and self.graphs[-1].nodes[-1].id == self.keyframes[-1].id
-            )
+            lambda: bool(self.graphs) and self.graphs[-1].nodes[-1].id == self.keyframes[-1].id
         )
 
     def sessions(self):

@@ -28,6 +28,7 @@ from vpr.maps.folder import (
     read_manifest,
 )
 from vpr.maps.table import PIECE_ROWS, MapError, Table
+from vpr.places.memory import FORGOTTEN
 from vpr.places.memory import TABLE as KEYFRAMES
 from vpr.records import Covariance, Pose
 from vpr.verification.state import KEYPOINTS, VIEWS
@@ -177,18 +178,21 @@ def _write(folder: Path, sources: Sequence[_Source], state: GraphState) -> Manif
 def _write_places(writer: PartWriter, sources: Sequence[_Source]) -> PartDigest:
     frames: dict[str, int] = {}
     metadata: dict[str, Any] = {}
+    forgotten: list[int] = []
     count = 0
     for source in sources:
         part = source.part("places")
         if not part.tables:
             continue
         metadata = part.metadata
+        forgotten += [s + source.session_offset for s in metadata.get(FORGOTTEN, ())]
         number = [frames.setdefault(f, len(frames)) for f in part.metadata["frame_ids"]]
         for rows, wanted in source.pieces(part.table(KEYFRAMES)):
             rows["frames"] = np.array(number, np.int64)[rows["frames"]]
             writer.append(KEYFRAMES, {name: column[wanted] for name, column in rows.items()})
             count += int(wanted.sum())
-    return writer.finish(count, metadata and metadata | {"frame_ids": list(frames)})
+    ours = {"frame_ids": list(frames)} | ({FORGOTTEN: forgotten} if forgotten else {})
+    return writer.finish(count, {n: v for n, v in metadata.items() if n != FORGOTTEN} | ours)
 
 
 def _write_features(writer: PartWriter, sources: Sequence[_Source]) -> PartDigest:
