@@ -251,6 +251,7 @@ class PoseGraphConfig(NodeConfig):
     relinearize_every: int = Field(ge=1, le=1000)
     publish_period: Positive
     correction_notice: NonNegative
+    autosave_period: NonNegative
     map: str
 
 

@@ -9,6 +9,9 @@ from test_place_nodes import SECOND, closure, descriptor, everybody_listens, odo
 from vpr_interfaces.msg import Descriptor, Keyframe, LoopClosure, PlaceMatches, PoseGraph
 from vpr_interfaces.srv import EditSession, ListSessions, LoadMap, SaveMap
 
+from vpr.maps.folder import read_manifest
+from vpr.maps.sessions import verify_map
+
 SUITE = ("sequence_matching", "loop_closure", "pose_graph")
 DRIVE = 12  # keyframes
 
@@ -16,12 +19,10 @@ DRIVE = 12  # keyframes
 class Suite:
     """The three nodes of a map and what they say; drives are 1 m a second."""
 
-    def __init__(self, probe, nodes):
+    def __init__(self, probe, nodes, **pose_graph):
         self.probe = probe
-        self.children = [
-            nodes.start(name, **({"publish_period": 0.05} if name == "pose_graph" else {}))
-            for name in SUITE
-        ]
+        extra = {"pose_graph": {"publish_period": 0.05} | pose_graph}
+        self.children = [nodes.start(name, **extra.get(name, {})) for name in SUITE]
         self.keyframes = probe.hear(Keyframe, "keyframe")
         self.matches = probe.hear(PlaceMatches, "matches")
         self.graphs = probe.hear(PoseGraph, "graph", LATCHED)
@@ -124,3 +125,17 @@ def test_sessions_are_listed_reanchored_and_deleted_and_the_map_keeps_that(probe
     found = {c.reference_session for m in suite.matches[-8:] for c in m.candidates}
     assert found <= {0, 2}
     assert found
+
+
+def test_a_map_grows_on_disk_while_driving_and_outlives_nodes_that_are_killed(
+    probe, nodes, tmp_path
+):
+    folder = tmp_path / "map"
+    suite = Suite(probe, nodes, autosave_period=0.2)
+    suite.drive(1, 0, range(5))
+    assert probe.call(SaveMap, "save_map", SaveMap.Request(path=str(folder))).ok
+    suite.drive(6, 5, range(5, 30))
+    probe.until(lambda: {part.count for part in read_manifest(folder).parts} == {30})
+    for child in suite.children:
+        child.kill()
+    assert verify_map(folder).saves > 1

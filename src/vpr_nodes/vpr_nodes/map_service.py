@@ -2,7 +2,7 @@
 
 Saving asks every node for its part and commits them together; loading reads the manifest and has
 every node load its part. A map that cannot be read whole changes nothing on disk. Saving again to
-the map that was loaded or saved last adds what is new.
+the map that was loaded or saved last adds what is new; ``autosave_period`` does so by itself.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from vpr.maps.folder import (
     read_manifest,
 )
 from vpr.maps.table import MapError
+from vpr_nodes.vpr_node import STEADY
 
 if TYPE_CHECKING:
     from vpr_nodes.pose_graph import PoseGraphNode
@@ -43,6 +44,10 @@ class MapService:
     def __init__(self, node: PoseGraphNode) -> None:
         self._node = node
         self._held: Manifest | None = None  # what the suite's memory continues
+        self._folder: Path | None = None  # where that is
+        self._saving = False
+        self._edits = 0
+        self._saved_counters: dict[str, int] = {}
         group = ReentrantCallbackGroup()  # a service that waits for other services' answers
         self._savers = {
             name: node.create_client(SaveMap, f"{owner}/save_part", callback_group=group)
@@ -54,6 +59,9 @@ class MapService:
         }
         node.create_service(SaveMap, "save_map", self._save, callback_group=group)
         node.create_service(LoadMap, "load_map", self._load, callback_group=group)
+        if node.config.autosave_period > 0.0:
+            period = node.config.autosave_period
+            node.create_timer(period, self._autosave, callback_group=group, clock=STEADY)
 
     def load_graph(self, folder: Path) -> int:
         """Replace the node's graph by a map's; returns its keyframes.
@@ -64,13 +72,14 @@ class MapService:
         manifest = read_manifest(folder)
         state = load_graph(open_part(folder, "graph"))
         self._node.adopt(PoseGraph.restore(self._node.config, state), manifest.model)
-        self._held = manifest
+        self._held, self._folder = manifest, folder
         self._node.get_logger().info(f"graph of {len(state.ids)} keyframes loaded from {folder}")
         return len(state.ids)
 
     def begin_anew(self) -> None:
         """Have the next save write the whole map: what is on disk is not its beginning any more."""
         self._held = None
+        self._edits += 1
 
     async def save(self, folder: Path) -> Manifest:
         """Save the suite's map; what the folder has of it already is not written again.
@@ -78,6 +87,19 @@ class MapService:
         Raises:
             MapError, ValueError: the map was not saved; what the folder held is as it was.
         """
+        if self._saving:
+            raise MapError("a map is being saved at this moment: try again")
+        self._saving = True
+        edits, counters = self._edits, dict(self._node.graph.counters)
+        try:
+            manifest = await self._write(folder)
+        finally:
+            self._saving = False
+        self._held = manifest if edits == self._edits else None
+        self._folder, self._saved_counters = folder, counters
+        return manifest
+
+    async def _write(self, folder: Path) -> Manifest:
         self._check_ready(self._savers)
         before = read_manifest(folder) if (folder / MANIFEST).exists() else None
         grows = before is not None and before.is_state_of(self._held)
@@ -90,8 +112,17 @@ class MapService:
             if not answer.ok:
                 raise MapError(answer.message)
             digests.append(PartDigest.model_validate_json(answer.digest))
-        self._held = commit(folder, revision, digests, self._node.model, before if grows else None)
-        return self._held
+        return commit(folder, revision, digests, self._node.model, before if grows else None)
+
+    async def _autosave(self) -> None:
+        """Add what is new to the map at hand; until one was saved or loaded there is none."""
+        unchanged = dict(self._node.graph.counters) == self._saved_counters
+        if self._folder is None or self._saving or unchanged:
+            return
+        try:
+            await self.save(self._folder)
+        except (MapError, ValueError) as error:
+            self._node.get_logger().error(f"map not saved: {error}")
 
     async def load(self, folder: Path) -> int:
         """Have every node load its part of a map; returns its keyframes.

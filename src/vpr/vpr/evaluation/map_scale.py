@@ -27,6 +27,7 @@ from vpr.records import Keyframe
 
 MODEL = "made-up@0"
 INCREMENT = 100  # keyframes added by a save
+SAVED_AT_ONCE = 100_000
 QUERIES = 15
 SECOND = 1_000_000_000
 
@@ -57,18 +58,24 @@ def map_costs(
 
 
 def made_up_map(folder: Path, keyframes: int, dimension: int, seed: int = 0) -> None:
-    """Save a map of random places in one session, a metre and a second apart."""
+    """Save a map of random places."""
     generator = np.random.default_rng(seed)
-    for first in range(0, keyframes, 100_000):
-        places = PlaceMemory(MODEL, dimension)
-        if first:
-            places = PlaceMemory.of_map(open_part(folder, "places"))
-        _drive(places, first, min(100_000, keyframes - first), generator)
-        _save(folder, places)
+    for first in range(0, keyframes, SAVED_AT_ONCE):
+        count = min(SAVED_AT_ONCE, keyframes - first)
+        add_places(folder, _descriptors(count, dimension, generator))
 
 
-def _drive(places: PlaceMemory, first: int, count: int, generator: np.random.Generator) -> None:
-    for keyframe, descriptor in enumerate(_descriptors(count, places.dimension, generator), first):
+def add_places(folder: Path, descriptors: NDArray[np.float32]) -> None:
+    """Save places (N, D) of one session, a metre and a second apart, behind those of a map."""
+    places = PlaceMemory(MODEL, descriptors.shape[1])
+    if (folder / MANIFEST).exists():
+        places = PlaceMemory.of_map(open_part(folder, "places"))
+    _drive(places, descriptors)
+    _save(folder, places)
+
+
+def _drive(places: PlaceMemory, descriptors: NDArray[np.float32]) -> None:
+    for keyframe, descriptor in enumerate(descriptors, len(places)):
         odometry = np.eye(4)
         odometry[0, 3] = keyframe
         stamp = (keyframe + 1) * SECOND
@@ -113,7 +120,7 @@ def _increments(folder: Path) -> dict[str, float]:
     generator = np.random.default_rng(2)
     spent, written = [], []
     for _ in range(5):
-        _drive(places, len(places), INCREMENT, generator)
+        _drive(places, _descriptors(INCREMENT, places.dimension, generator))
         before = _bytes_of(folder)
         started = time.perf_counter()
         _save(folder, places)
