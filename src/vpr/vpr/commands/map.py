@@ -15,7 +15,7 @@ from rich.table import Table
 from vpr.config import PoseGraphConfig
 
 map_app = typer.Typer(no_args_is_help=True, help="Look into maps, merge, edit and export them.")
-console = Console()
+console = Console(soft_wrap=True)
 
 ParamsFile = Annotated[
     Path | None, typer.Option("--params-file", help="Parameters laid over the shipped ones.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -83,21 +84,30 @@ def without_session(state: GraphState, session: int) -> GraphState:
 
 
 def untied(state: GraphState, session: int, reason: str) -> GraphState:
-    """The graph with a session's closures to all others refused; it waits for its next one.
+    """The graph with the closures refused that tie a session to the map; it waits for its next one.
+
+    Sessions that hang on this one alone go with it.
 
     Raises:
         PoseGraphError: there is no such session.
     """
     own = _rows_of(state, session)
-    members = set(state.ids[own].tolist())
+    inner = [
+        edge
+        for edge, (a, b) in zip(state.edges, _edge_rows(state.ids, state.edges), strict=True)
+        if not own[a] and not own[b]
+    ]
+    labels = _labels(state.ids, inner)
+    stays = labels == labels[_root(state, ~own)]
 
-    def refused(edge: Edge) -> Edge:
-        ties = (edge.from_id in members) != (edge.to_id in members)
+    def refused(edge: Edge, rows: NDArray[np.int64]) -> Edge:
+        ties = own[rows].any() and stays[rows].any()
         if not ties or edge.state is not ClosureState.VERIFIED:
             return edge
         return replace(edge, state=ClosureState.REJECTED, reason=reason)
 
-    return _connected(replace(state, edges=tuple(map(refused, state.edges))), ~own)
+    edges = tuple(map(refused, state.edges, _edge_rows(state.ids, state.edges)))
+    return _connected(replace(state, edges=edges), ~own)
 
 
 def tied(state: GraphState, session: int, pose: Pose, covariance: Covariance) -> GraphState:
@@ -180,20 +190,31 @@ def _rows_of(state: GraphState, session: int) -> NDArray[np.bool_]:
 
 
 def _connected(state: GraphState, preferred: NDArray[np.bool_]) -> GraphState:
-    """Pieces numbered anew by what is still tied together.
-
-    The map is the piece with the oldest preferred keyframe that was in the map.
-    """
-    count = len(state.ids)
-    if count == 0:
+    """Pieces numbered anew by what is still tied together; the map is where ``_root`` is."""
+    if len(state.ids) == 0:
         return state
-    good = [e for e in state.edges if e.state is ClosureState.VERIFIED]
-    rows = np.searchsorted(state.ids, [[e.from_id, e.to_id] for e in good]).reshape(-1, 2)
-    links = coo_array((np.ones(len(rows)), (rows[:, 0], rows[:, 1])), shape=(count, count))
-    _, labels = connected_components(links, directed=False)
-    rank = (state.pieces != 0) * 2 + ~preferred
-    root = labels[np.argmin(rank)]
+    labels = _labels(state.ids, state.edges)
+    root = labels[_root(state, preferred)]
     order = [root, *(label for label in dict.fromkeys(labels.tolist()) if label != root)]
     number = np.empty(len(order), np.int64)
     number[order] = np.arange(len(order))
     return replace(state, pieces=number[labels])
+
+
+def _root(state: GraphState, preferred: NDArray[np.bool_]) -> int:
+    """Row of the oldest keyframe in the map, a preferred one where there is any."""
+    return int(np.argmin((state.pieces != 0) * 2 + ~preferred))
+
+
+def _labels(ids: NDArray[np.int64], edges: Sequence[Edge]) -> NDArray[np.int64]:
+    """(N,) which keyframes are tied together, however far, by verified edges."""
+    good = [edge for edge in edges if edge.state is ClosureState.VERIFIED]
+    rows, count = _edge_rows(ids, good), len(ids)
+    links = coo_array((np.ones(len(rows)), (rows[:, 0], rows[:, 1])), shape=(count, count))
+    return np.asarray(connected_components(links, directed=False)[1], np.int64)
+
+
+def _edge_rows(ids: NDArray[np.int64], edges: Sequence[Edge]) -> NDArray[np.int64]:
+    """(E, 2) rows of both ends."""
+    ends = np.array([(edge.from_id, edge.to_id) for edge in edges], np.int64).reshape(-1, 2)
+    return np.asarray(np.searchsorted(ids, ends), np.int64)
