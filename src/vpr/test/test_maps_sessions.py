@@ -249,6 +249,18 @@ def test_maps_that_do_not_go_together_are_refused(three, other, tmp_path):
     assert json.loads((other / "manifest.json").read_text()) == document
 
 
+def test_a_session_that_was_forgotten_stays_so_in_a_merged_map(three, tmp_path):
+    suite = Suite()
+    suite.drive(0, 5)
+    suite.drive(0, 5)
+    suite.recognizer.forget_session(0)
+    second = suite.save(tmp_path / "second")
+    merge_maps(tmp_path / "merged", [three, second])
+    sessions = len(summaries(graph_of(three)))
+    metadata = open_part(tmp_path / "merged", "places").metadata
+    assert metadata["forgotten_sessions"] == [sessions]
+
+
 def test_waiting_sessions_are_matched_in_order_against_the_anchored_ones(three, other, tmp_path):
     """The features here are too few for any closure; what is searched is what counts."""
     folder = tmp_path / "both"

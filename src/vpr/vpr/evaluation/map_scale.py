@@ -84,7 +84,7 @@ def _drive(places: PlaceMemory, descriptors: NDArray[np.float32]) -> None:
 
 def _descriptors(count: int, dimension: int, generator: np.random.Generator) -> NDArray[np.float32]:
     values = generator.standard_normal((count, dimension), np.float32)
-    return values / np.linalg.norm(values, axis=1, keepdims=True)
+    return np.asarray(values / np.linalg.norm(values, axis=1, keepdims=True))
 
 
 def _save(folder: Path, places: PlaceMemory) -> None:
