@@ -34,11 +34,11 @@ class Suite:
 
     def drive(self, begin, x, places):
         """See some places one after the other, from an odometry position on."""
-        wanted = len(self.keyframes) + len(places)
         for i, place in enumerate(places):
+            wanted = len(self.keyframes) + 1
             self.pose.publish(odometry((begin + i) * SECOND, x + i))
             self.seen.publish(descriptor((begin + i) * SECOND, place))
-        self.probe.until(lambda: len(self.keyframes) == len(self.matches) == wanted)
+            self.probe.until(lambda n=wanted: len(self.keyframes) == len(self.matches) == n)
         self.probe.until(
             lambda: bool(self.graphs) and self.graphs[-1].nodes[-1].id == self.keyframes[-1].id
         )

@@ -116,13 +116,18 @@ class MapService:
 
     async def _autosave(self) -> None:
         """Add what is new to the map at hand; until one was saved or loaded there is none."""
-        unchanged = dict(self._node.graph.counters) == self._saved_counters
-        if self._folder is None or self._saving or unchanged:
+        if self._folder is None or self._saving or self._is_saved():
             return
         try:
             await self.save(self._folder)
         except (MapError, ValueError) as error:
             self._node.get_logger().error(f"map not saved: {error}")
+
+    def _is_saved(self) -> bool:
+        """Whether nothing came since the last save, and no node lagged behind the others then."""
+        if self._held is None or dict(self._node.graph.counters) != self._saved_counters:
+            return False
+        return len({part.count for part in self._held.parts}) == 1
 
     async def load(self, folder: Path) -> int:
         """Have every node load its part of a map; returns its keyframes.
