@@ -73,6 +73,9 @@ class BagPlayerNode(VprNode):
         except BagError as error:
             self.start_error = str(error)
             self.get_logger().fatal(str(error))
+        except Exception:
+            if self.context.ok():  # else Ctrl-C: there is nothing left to publish with
+                raise
         self.finished.set()
 
     def _wait_for_listeners(self) -> None:
