@@ -63,6 +63,11 @@ class BagPlayerNode(VprNode):
         self.thread = threading.Thread(target=self._play_to_the_end, daemon=True)
         self.thread.start()
 
+    def finish(self) -> None:
+        """Stop playing."""
+        if hasattr(self, "stopping"):
+            self.stopping.set()
+
     def _play_to_the_end(self) -> None:
         try:
             self._wait_for_listeners()
