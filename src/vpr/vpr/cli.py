@@ -17,12 +17,12 @@ from rich.table import Table
 
 from vpr.commands import semantics
 from vpr.commands.learning import dataset_app, eval_selfsup, train_app
+from vpr.commands.map import map_app
 from vpr.config import ConfigError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 eval_app = typer.Typer(no_args_is_help=True, help="Measure on your own data.")
 bag_app = typer.Typer(no_args_is_help=True, help="Make bags: a simulated world, image folders.")
-map_app = typer.Typer(no_args_is_help=True, help="Look into a map folder.")
 app.add_typer(eval_app, name="eval")
 app.add_typer(bag_app, name="bag")
 app.add_typer(map_app, name="map")
@@ -298,22 +298,6 @@ def bag_info(bag: Path) -> None:
             for topic, kind in sorted(reader.topics.items()):
                 table.add_row(topic, kind)
     except BagError as error:
-        _fail(str(error))
-    console.print(table)
-
-
-@map_app.command("info")
-def map_info(folder: Path) -> None:
-    """What a map holds, after checking every part of it."""
-    from vpr.maps.folder import MapError, read_manifest, read_part
-
-    try:
-        manifest = read_manifest(folder)
-        table = Table("part", "holds", "bytes", title=f"{folder}: model {manifest.model}")
-        for part in manifest.parts:
-            read_part(folder, part.name)
-            table.add_row(part.name, str(part.count), f"{part.bytes:,}")
-    except MapError as error:
         _fail(str(error))
     console.print(table)
 

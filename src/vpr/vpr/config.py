@@ -174,6 +174,7 @@ class SequenceMatchingConfig(NodeConfig):
     keyframe_max_interval: Positive
     odometry_wait: NonNegative
     odometry_max_gap: Positive
+    odometry_max_speed: Positive
     fix_max_gap: Positive
     sequence_length: int = Field(ge=1, le=500)
     min_speed_ratio: Annotated[float, Field(gt=0.0, le=1.0)]
@@ -279,6 +280,7 @@ class PoseGraphConfig(NodeConfig):
     relinearize_every: int = Field(ge=1, le=1000)
     publish_period: Positive
     correction_notice: NonNegative
+    autosave_period: NonNegative
     map: str
 
 

@@ -8,14 +8,13 @@ the same story. Look-alike places fail the first or the last two.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vpr.config import LoopClosureConfig
 from vpr.geometry import pose_from_quaternion, rotation_angle, translation_norm
+from vpr.maps.folder import Part, PartDigest, PartWriter
 from vpr.records import (
     CameraModel,
     ClosureState,
@@ -129,17 +128,22 @@ class LoopCloser:
         """Final verdicts on all candidates that wait, as at the end of a session."""
         return self._agreement.flush()
 
-    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Arrays and JSON-able metadata from which ``restore`` rebuilds all keyframes."""
-        return self._views.state()
-
-    def restore(self, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
-        """Replace all keyframes by a saved state.
+    def save(self, writer: PartWriter) -> PartDigest:
+        """Write what a map does not have yet of the keyframes' features.
 
         Raises:
-            FeatureStateError: the state is incomplete or contradicts itself.
+            FeatureStateError, MapError: it is the map of other keyframes, or can't be written.
         """
-        self._views.restore(arrays, metadata)
+        return writer.finish(len(self), self._views.save(writer))
+
+    def load(self, part: Part) -> None:
+        """Replace all keyframes by those of a map.
+
+        Raises:
+            FeatureStateError, MapError: the map is damaged or contradicts itself; nothing is
+                changed then.
+        """
+        self._views.load(part)
         self._agreement = Agreement(self.config)
 
     # One candidate
