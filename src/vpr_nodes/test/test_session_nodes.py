@@ -7,10 +7,13 @@ from nav_msgs.msg import Odometry
 from std_srvs.srv import Trigger
 from test_place_nodes import SECOND, closure, descriptor, everybody_listens, odometry
 from vpr_interfaces.msg import Descriptor, Keyframe, LoopClosure, PlaceMatches, PoseGraph
-from vpr_interfaces.srv import EditSession, ListSessions, LoadMap, SaveMap
+from vpr_interfaces.srv import AdoptModel, EditSession, ListSessions, LoadMap, SaveMap
 
-from vpr.maps.folder import read_manifest
+from vpr.maps.folder import open_part, read_manifest
 from vpr.maps.sessions import verify_map
+from vpr.models.descriptor_model import DescriptorModel
+from vpr.models.head import DescriptorHead
+from vpr.places.memory import PlaceMemory
 
 SUITE = ("sequence_matching", "loop_closure", "pose_graph")
 DRIVE = 12  # keyframes
@@ -139,3 +142,27 @@ def test_a_map_grows_on_disk_while_driving_and_outlives_nodes_that_are_killed(
     for child in suite.children:
         child.kill()
     assert verify_map(folder).saves > 1
+
+
+def test_a_map_is_written_anew_once_its_places_are_described_by_a_trained_model(
+    probe, nodes, tmp_path
+):
+    trained = DescriptorModel("net@1", (DescriptorHead("linear", 64, 16, normalised=True).eval(),))
+    trained.save(tmp_path / "trained.safetensors")
+    suite = Suite(probe, nodes)
+    suite.drive(1, 0, range(5))
+    folder = tmp_path / "map"
+    save = SaveMap.Request(path=str(folder))
+    assert probe.call(SaveMap, "save_map", save).ok
+    request = AdoptModel.Request(path=str(tmp_path / "trained.safetensors"))
+    assert probe.call(AdoptModel, "sequence_matching/adopt_model", request).redescribed == 5
+    answer = probe.call(SaveMap, "save_map", save)
+    assert answer.ok, answer.message
+    manifest = verify_map(folder)
+    assert (manifest.revision, manifest.model) == ("000002", trained.name)
+    suite.drive(6, 5, range(5, 8))
+    assert probe.call(SaveMap, "save_map", save).ok
+    assert (read_manifest(folder).revision, read_manifest(folder).saves) == ("000002", 2)
+    assert probe.call(LoadMap, "load_map", LoadMap.Request(path=str(folder))).keyframes == 8
+    places = PlaceMemory.of_map(open_part(folder, "places"))
+    assert (places.model, places.dimension, len(places)) == (trained.name, 16, 8)
