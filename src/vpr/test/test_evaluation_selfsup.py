@@ -49,7 +49,7 @@ def trained(tmp_path_factory):
     root = tmp_path_factory.mktemp("selfsup")
     data = TrainingData(
         [write_drive(root / "train", drives=(0, 1, 2))],
-        [write_drive(root / "validation", street=1, drives=(0, 1, 2, 3), places=40)],
+        [write_drive(root / "validation", drives=(3, 4, 5, 6), places=40)],
     )
     out = root / "street.safetensors"
     made = train_descriptor(
