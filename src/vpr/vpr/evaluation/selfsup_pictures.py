@@ -42,7 +42,7 @@ def draw_epochs(file: Path, distances: Mapping[str, Matrix], target: Matrix) -> 
     with matplotlib.rc_context(STYLE | {"axes.grid": False}):
         figure, axes = _row(len(distances) + 1, 3.4)
         for panel, (name, values) in zip(axes, distances.items(), strict=False):
-            low, high = np.percentile(values, (0.5, 60.0))
+            low, high = np.percentile(values, (1.0, 40.0))
             _matrix(panel, -values, name, -float(high), -float(low))
         _matrix(axes[-1], target, "target", 0.0, 1.0)
         return _save(figure, file)
@@ -75,7 +75,7 @@ def draw_layers(file: Path, curves: Mapping[str, Curves]) -> Path:
             for name, (recall, precision) in lines.items():
                 learned = name.startswith("learned")
                 (line,) = panel.plot(recall, precision, linewidth=2.6 if learned else 1.1)
-                line.set_label(name)
+                line.set_label(name.lstrip("_"))  # a label that begins with _ is not shown
                 if learned:
                     line.set_color("black")
             panel.set(
