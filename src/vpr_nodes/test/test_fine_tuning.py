@@ -30,7 +30,7 @@ TRAINING = {
     "seen_distance": 8.0,
     "snapshots": 0,
 }
-LONG = 150.0  # s
+LONG = 300.0  # s
 
 
 def params_file(folder):
