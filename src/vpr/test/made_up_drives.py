@@ -1,4 +1,4 @@
-"""Small dataset folders: drives along one street of made-up facades, each in its own light."""
+"""Small dataset folders: drives along one street of made-up facades in changing light."""
 
 from pathlib import Path
 
@@ -15,13 +15,17 @@ PLACES = 24
 SPACING = 6.0  # m between places
 
 
+SHADES = np.random.default_rng(99).normal(0.0, 1.0, (6, 6, 8, 3))  # what light adds to any view
+SHADE, GRAIN = 17.0, 10.0  # grey levels
+
+
 def facade(street, place, drive):
-    """What is seen at a place: the place's pattern in the drive's colour and noise."""
-    pattern = np.random.default_rng([street, place]).integers(0, 255, (6, 8, 3), dtype=np.uint8)
-    light = np.random.default_rng([street, 1000 + drive]).uniform(0.5, 1.0, 3)
-    noise = np.random.default_rng([street, place, drive]).normal(0, 12, (48, 64, 3))
-    view = cv2.resize(pattern, (64, 48), interpolation=cv2.INTER_NEAREST) * light + noise
-    return np.clip(view, 0, 255).astype(np.uint8)
+    """What is seen at a place: its own pattern under the shades of the moment, with noise."""
+    pattern = np.random.default_rng([street, place]).uniform(20, 235, (6, 8, 3))
+    moment = np.random.default_rng([street, place, drive])
+    pattern += SHADE * np.tensordot(moment.normal(size=len(SHADES)), SHADES, 1)
+    view = cv2.resize(pattern, (64, 48), interpolation=cv2.INTER_NEAREST)
+    return np.clip(view + moment.normal(0, GRAIN, view.shape), 0, 255).astype(np.uint8)
 
 
 def write_drive(folder, street=0, drives=(0,), places=PLACES, origin=ORIGIN, spacing=SPACING):
@@ -61,6 +65,7 @@ def small_training(**changes):
         "batch_positives": 16,
         "negative_pool": 16,
         "embedding_dimension": 32,
+        "learning_rate": 3e-4,
         "min_positives": 10,
         "exclude_recent_keyframes": 3,
         "same_place_distance": 3.0,

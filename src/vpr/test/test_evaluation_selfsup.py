@@ -49,7 +49,7 @@ def trained(tmp_path_factory):
     root = tmp_path_factory.mktemp("selfsup")
     data = TrainingData(
         [write_drive(root / "train", drives=(0, 1, 2))],
-        [write_drive(root / "validation", street=1, drives=(0, 1, 2, 3), places=40)],
+        [write_drive(root / "validation", drives=(3, 4, 5, 6), places=40)],
     )
     out = root / "street.safetensors"
     made = train_descriptor(
@@ -87,8 +87,9 @@ def test_one_command_makes_the_whole_set_of_figures(trained, tmp_path):
     figures = json.loads((tmp_path / "out/figures.json").read_text())
     learned, base = figures["together"]["learned"], figures["together"]["backbone"]
     assert learned["queries"] == base["queries"] == 68  # not the first drive's first rows
-    assert 0.0 <= figures["calibration"]["threshold"]["precision_here"] <= 1.0
-    assert figures["calibration"]["threshold"]["drives_judged"] == 3
+    thresholds = figures["calibration"]["thresholds"]
+    assert [threshold["wanted_precision"] for threshold in thresholds] == [0.95, 0.99]
+    assert {threshold["drives_judged"] for threshold in thresholds} == {3}
 
 
 def test_drives_that_come_back_to_nothing_are_refused(trained, tmp_path):

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from vpr.learning.calibrating import (
     JudgedMatches,
     choose_threshold,
-    fit_calibration,
+    fit_falling_map,
     lower_bound,
     precision_held,
     reliability,
 )
 from vpr.learning.errors import TrainingError
-from vpr.models.calibration import Calibration
+from vpr.models.calibration import Calibration, FallingMap
 
 
 def drawn(seed, drives=20, each=200, spread=0.0):
@@ -28,7 +28,7 @@ def drawn(seed, drives=20, each=200, spread=0.0):
 
 
 def test_a_fit_is_calibrated_on_matches_it_has_not_seen():
-    calibration = fit_calibration(drawn(0))
+    calibration = fit_falling_map(drawn(0))
     fresh = drawn(1)
     diagram = reliability(calibration(fresh.distances), fresh.correct)
     assert diagram.expected_error < 0.02
@@ -38,28 +38,35 @@ def test_a_fit_is_calibrated_on_matches_it_has_not_seen():
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000))
 def test_probability_falls_with_distance_and_stays_within_bounds(seed):
-    calibration = fit_calibration(drawn(seed, drives=3))
+    calibration = fit_falling_map(drawn(seed, drives=3))
     probabilities = calibration(np.linspace(-1.0, 3.0, 200))
     assert (np.diff(probabilities) <= 1e-12).all()
     assert 0.0 < probabilities.min() < probabilities.max() < 1.0
 
 
 def test_a_calibration_survives_json():
-    calibration = fit_calibration(drawn(0))
-    again = Calibration.model_validate_json(calibration.model_dump_json())
-    assert again == calibration
+    calibration = fit_falling_map(drawn(0))
+    both = Calibration(best=calibration, further=calibration)
+    assert Calibration.model_validate_json(both.model_dump_json()) == both
+
+
+def test_the_nearest_candidate_has_a_map_of_its_own():
+    sure = FallingMap(distances=(0.0, 2.0), probabilities=(0.9, 0.9))
+    unsure = FallingMap(distances=(0.0, 2.0), probabilities=(0.2, 0.2))
+    calibration = Calibration(best=sure, further=unsure)
+    np.testing.assert_allclose(calibration([0.5, 0.6, 0.7]), [0.9, 0.2, 0.2])
 
 
 @pytest.mark.parametrize("probabilities", [(0.2, 0.8), (0.5,), (1.2, 0.1)])
 def test_a_calibration_that_is_none_is_refused(probabilities):
-    with pytest.raises(ValueError, match=r"calibration|Calibration"):
-        Calibration(distances=(0.1, 0.5), probabilities=probabilities)
+    with pytest.raises(ValueError, match=r"calibration|FallingMap"):
+        FallingMap(distances=(0.1, 0.5), probabilities=probabilities)
 
 
 def test_too_few_matches_are_refused_with_the_number_needed():
     matches = JudgedMatches(np.linspace(0, 1, 200), np.ones(200, bool), np.zeros(200, int))
     with pytest.raises(TrainingError, match=r"200 right and 0 wrong .* 10 of each kind"):
-        fit_calibration(matches)
+        fit_falling_map(matches)
 
 
 def test_the_threshold_holds_on_nearly_all_new_drives_though_drives_differ():

@@ -7,7 +7,7 @@ from saved_part import changed_part, saved_part
 from vpr.config import SequenceMatchingConfig
 from vpr.geometry import pose_from_xy_yaw
 from vpr.maps.folder import PartOutdated
-from vpr.models.calibration import Calibration
+from vpr.models.calibration import Calibration, FallingMap
 from vpr.models.descriptor_model import DescriptorModel, DescriptorModelError
 from vpr.models.head import DescriptorHead
 from vpr.places.memory import TABLE, StateError
@@ -278,7 +278,8 @@ def test_a_model_built_on_another_one_is_not_adopted():
 
 
 def test_single_images_get_the_probability_that_the_model_was_calibrated_to():
-    calibration = Calibration(distances=(0.0, 2.0), probabilities=(0.9, 0.1))
+    falling = FallingMap(distances=(0.0, 2.0), probabilities=(0.9, 0.1))
+    calibration = Calibration(best=falling, further=falling)
     config = SequenceMatchingConfig.from_file(
         sequence_length=1, exclude_recent_keyframes=0, exclude_recent_time=0.0, top_k=1
     )

@@ -23,13 +23,14 @@ TRAINING = {
     "batch_positives": 16,
     "negative_pool": 16,
     "embedding_dimension": 32,
+    "learning_rate": 3e-4,
     "min_positives": 10,
     "exclude_recent_keyframes": 3,
     "same_place_distance": 3.0,
     "seen_distance": 8.0,
     "snapshots": 0,
 }
-LONG = 150.0  # s
+LONG = 300.0  # s
 
 
 def params_file(folder):
@@ -60,7 +61,7 @@ def outcome(probe, handle):
 def drives(folder):
     return {
         "training": [str(write_drive(folder / "train", drives=(0, 1, 2)))],
-        "held_out": [str(write_drive(folder / "held_out", street=1, drives=(0, 1)))],
+        "held_out": [str(write_drive(folder / "held_out", drives=(3, 4)))],
         "model": str(folder / "learned.safetensors"),
     }
 

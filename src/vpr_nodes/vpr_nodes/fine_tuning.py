@@ -28,7 +28,7 @@ from vpr.models.descriptor_model import DescriptorModel, DescriptorModelError
 from vpr_nodes.vpr_node import VprNode, run
 
 POLL_PERIOD = 0.5  # s
-LOWEST_PRIORITY = 19
+NICENESS = 10  # the nodes go first
 ADOPTERS = ("sequence_matching/adopt_model", "embedding/adopt_model")  # in this order
 MOST_OF_ERROR = 500  # characters of what the training said last
 
@@ -114,7 +114,7 @@ class FineTuningNode(VprNode):
         output = tempfile.NamedTemporaryFile("w+", suffix=".log")  # noqa: SIM115 - kept open
         words += ["--params-file", self._parameters_file(output.name)]
         process = subprocess.Popen(
-            ["nice", f"-n{LOWEST_PRIORITY}", sys.executable, "-m", "vpr.cli", *words],
+            ["nice", f"-n{NICENESS}", sys.executable, "-m", "vpr.cli", *words],
             stdout=output,
             stderr=subprocess.STDOUT,
             text=True,

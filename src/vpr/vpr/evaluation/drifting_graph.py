@@ -85,10 +85,11 @@ def close_loops(
 
 
 def _poses(drives: Drives) -> list[Pose]:
+    """The true poses, their positions from the first one."""
     views = drives.viewpoints
     return [
         pose_from_xy_yaw(float(x), float(y), float(yaw))
-        for (x, y), yaw in zip(views.positions, views.headings, strict=True)
+        for (x, y), yaw in zip(views.positions - views.positions[0], views.headings, strict=True)
     ]
 
 

@@ -136,28 +136,29 @@ def _calibration(
     matches = look_up(
         judged.learned, drives.viewpoints, drives.drive, rows, config, config.candidates
     )
-    diagrams = {}
-    for name, best_only in (("best match", True), (f"{config.candidates} candidates", False)):
-        found = JudgedMatches.of(matches, drives.drive, best_only)
-        diagrams[name] = reliability(calibration(found.distances), found.correct)
+    best = JudgedMatches.best(matches, drives.drive)
+    further = JudgedMatches.further(matches, drives.drive)
+    diagrams = {
+        "nearest match": reliability(calibration.best(best.distances), best.correct),
+        "further candidates": reliability(calibration.further(further.distances), further.correct),
+    }
     pictures.draw_reliability(out / "reliability.png", diagrams)
-    best = JudgedMatches.of(matches, drives.drive, best_only=True)
     result: dict[str, Any] = {
-        "expected_calibration_error": {n: d.expected_error for n, d in diagrams.items()}
+        "expected_calibration_error": {n: d.expected_error for n, d in diagrams.items()},
+        "thresholds": [],
     }
     for threshold in calibration.thresholds:
         wanted, distance = threshold.wanted_precision, threshold.distance
         accepted = best.distances <= distance
         held = precision_held(best, distance, wanted)
-        result["threshold"] = threshold.model_dump() | {
+        here = {
             "drives_held": int(held.sum()),
             "drives_judged": len(held),
             "precision_here": float(best.correct[accepted].mean()) if accepted.any() else None,
             "accepted_here": int(accepted.sum()),
-            "recall_here": float(
-                best.correct[accepted].sum() / max(int(matches.revisits.sum()), 1)
-            ),
+            "recall_here": float(best.correct[accepted].sum() / matches.revisits.sum()),
         }
+        result["thresholds"].append(threshold.model_dump() | here)
     return result
 
 
@@ -216,8 +217,8 @@ def _draw_drive(
     epochs["best"] = distance_matrix(own.learned, own.learned)
     pictures.draw_epochs(out / "fig3_epochs.png", epochs, matrices.Rt)
     if model.calibration is not None and model.calibration.thresholds:
-        threshold = model.calibration.thresholds[0].distance
-        stages = close_loops(own.learned, own.drives, threshold, config)
+        strictest = min(threshold.distance for threshold in model.calibration.thresholds)
+        stages = close_loops(own.learned, own.drives, strictest, config)
         pictures.draw_graph_stages(out / "fig9_pose_graph.png", stages)
         before, after = stages[-1].errors
         figures["pose_graph"] = {

@@ -21,6 +21,7 @@ from vpr.learning.drives import Drives
 from vpr.supervision.kernel import SimilarityMatrices
 
 Matrix = NDArray[np.float64]
+PANELS_IN_ROW = 4  # of the histograms
 Curves = Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
 
 
@@ -42,7 +43,7 @@ def draw_epochs(file: Path, distances: Mapping[str, Matrix], target: Matrix) -> 
     with matplotlib.rc_context(STYLE | {"axes.grid": False}):
         figure, axes = _row(len(distances) + 1, 3.4)
         for panel, (name, values) in zip(axes, distances.items(), strict=False):
-            low, high = np.percentile(values, (0.5, 60.0))
+            low, high = np.percentile(values, (1.0, 40.0))
             _matrix(panel, -values, name, -float(high), -float(low))
         _matrix(axes[-1], target, "target", 0.0, 1.0)
         return _save(figure, file)
@@ -75,7 +76,7 @@ def draw_layers(file: Path, curves: Mapping[str, Curves]) -> Path:
             for name, (recall, precision) in lines.items():
                 learned = name.startswith("learned")
                 (line,) = panel.plot(recall, precision, linewidth=2.6 if learned else 1.1)
-                line.set_label(name)
+                line.set_label(name.lstrip("_"))  # a label that begins with _ is not shown
                 if learned:
                     line.set_color("black")
             panel.set(
@@ -102,21 +103,16 @@ def draw_neighbours(file: Path, curves: Mapping[str, NeighbourCurves], level: st
 
 def draw_separation(file: Path, distances: Mapping[str, SeparationDistances]) -> Path:
     """Fig. 8: histograms of positive and negative pairs' distances, one panel a descriptor."""
+    rows = -(-len(distances) // PANELS_IN_ROW)
     with matplotlib.rc_context(STYLE):
-        figure, axes = _row(len(distances), 3.2)
-        for panel, (name, pairs) in zip(axes, distances.items(), strict=True):
-            edges = np.histogram_bin_edges(np.concatenate([pairs.positive, pairs.negative]), 50)
-            for values, colour, label in (
-                (pairs.positive, VERIFIED, "same place"),
-                (pairs.negative, AFTER, "50 m apart or more"),
-            ):
-                weights = np.full(len(values), 1.0 / max(len(values), 1))
-                panel.hist(
-                    values, edges.tolist(), weights=weights, color=colour, alpha=0.6, label=label
-                )
-            panel.set(title=f"{name}: overlap {pairs.overlap:.2f}", xlabel="L2 distance")
-        axes[0].set_ylabel("share of pairs")
-        axes[0].legend(fontsize=8)
+        figure = Figure(figsize=(4.0 * PANELS_IN_ROW, 3.0 * rows), layout="constrained")
+        cells = figure.subplots(rows, PANELS_IN_ROW, squeeze=False).ravel()
+        for panel, (name, pairs) in zip(cells, distances.items(), strict=False):
+            _histograms(panel, pairs)
+            panel.set(title=f"{name.lstrip('_')}: overlap {pairs.overlap:.2f}")
+        for panel in cells[len(distances) :]:
+            panel.set_axis_off()
+        cells[0].legend(fontsize=8)
         return _save(figure, file)
 
 
@@ -156,6 +152,17 @@ def draw_reliability(file: Path, diagrams: Mapping[str, Reliability]) -> Path:
 def _row(count: int, height: float) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(max(height * 1.25 * count, 5.0), height), layout="constrained")
     return figure, list(figure.subplots(1, count, squeeze=False)[0])
+
+
+def _histograms(axes: Axes, pairs: SeparationDistances) -> None:
+    edges = np.histogram_bin_edges(np.concatenate([pairs.positive, pairs.negative]), 50).tolist()
+    for values, colour, label in (
+        (pairs.positive, VERIFIED, "same place"),
+        (pairs.negative, AFTER, "50 m apart or more"),
+    ):
+        weights = np.full(len(values), 1.0 / max(len(values), 1))
+        axes.hist(values, edges, weights=weights, color=colour, alpha=0.6, label=label)
+    axes.set(xlabel="L2 distance", ylabel="share of pairs")
 
 
 def _path(

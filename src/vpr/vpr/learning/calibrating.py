@@ -14,7 +14,7 @@ from scipy.stats import beta
 
 from vpr.learning.errors import TrainingError
 from vpr.learning.retrieval import Matches
-from vpr.models.calibration import Calibration, PrecisionThreshold
+from vpr.models.calibration import FallingMap, PrecisionThreshold
 
 BIN_MATCHES = 25  # matches whose share of right ones is one point of the fit
 MIN_MATCHES = 100
@@ -31,16 +31,21 @@ class JudgedMatches:
     drive: NDArray[np.int64]
 
     @classmethod
-    def of(cls, matches: Matches, drive: NDArray[np.int64], best_only: bool) -> JudgedMatches:
-        """The first match of each query, or all of them."""
-        k = 1 if best_only else matches.distances.shape[1]
-        distances = matches.distances[:, :k].ravel()
+    def best(cls, matches: Matches, drive: NDArray[np.int64]) -> JudgedMatches:
+        """The nearest match of each query."""
+        return cls._of(matches, drive, slice(0, 1))
+
+    @classmethod
+    def further(cls, matches: Matches, drive: NDArray[np.int64]) -> JudgedMatches:
+        """All but the nearest one."""
+        return cls._of(matches, drive, slice(1, None))
+
+    @classmethod
+    def _of(cls, matches: Matches, drive: NDArray[np.int64], ranks: slice) -> JudgedMatches:
+        distances = matches.distances[:, ranks]
         found = np.isfinite(distances)
-        return cls(
-            distances[found],
-            matches.correct[:, :k].ravel()[found],
-            np.repeat(drive[matches.queries], k)[found],
-        )
+        drives = np.broadcast_to(drive[matches.queries][:, None], distances.shape)
+        return cls(distances[found], matches.correct[:, ranks][found], drives[found])
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class Reliability:
         return float((gaps * self.counts).sum() / max(self.counts.sum(), 1))
 
 
-def fit_calibration(matches: JudgedMatches) -> Calibration:
+def fit_falling_map(matches: JudgedMatches) -> FallingMap:
     """Isotonic regression of the verdicts on the distances, by bins of equal count.
 
     Level between the ends of a stretch, linear from one to the next. The share of a stretch counts
@@ -86,7 +91,7 @@ def fit_calibration(matches: JudgedMatches) -> Calibration:
     shares = np.minimum.accumulate(shares / (np.add.reduceat(counts, first) + 1.0))
     knots = np.stack([centres[first], centres[last]], axis=1).ravel()
     distinct = np.append(True, np.diff(knots) > 1e-9)
-    return Calibration(
+    return FallingMap(
         distances=tuple(knots[distinct].tolist()),
         probabilities=tuple(np.repeat(shares, 2)[distinct].tolist()),
     )

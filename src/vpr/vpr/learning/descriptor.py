@@ -16,14 +16,14 @@ from rich.progress import Progress
 from torch import distributed
 
 from vpr.config import EmbeddingConfig, FineTuningConfig
-from vpr.learning.calibrating import JudgedMatches, choose_threshold, fit_calibration
+from vpr.learning.calibrating import JudgedMatches, choose_threshold, fit_falling_map
 from vpr.learning.drives import Drives, read_drives
 from vpr.learning.errors import TrainingError
 from vpr.learning.features import Features, read_features
 from vpr.learning.networks import Learner, make_learner
 from vpr.learning.retrieval import look_up
 from vpr.learning.trainer import CHECKPOINT_SUFFIX, Outcome, Trainer
-from vpr.models.calibration import Calibration
+from vpr.models.calibration import Calibration, PrecisionThreshold
 from vpr.models.descriptor_model import DescriptorModel
 from vpr.models.embedder import Embedder
 
@@ -152,25 +152,36 @@ def calibrate(
             embeddings = model.forward_from(model.names[-2], features.values)
     matches = look_up(embeddings, drives.viewpoints, drives.drive, rows, config, config.candidates)
     try:
-        calibration = fit_calibration(JudgedMatches.of(matches, drives.drive, best_only=False))
+        best = JudgedMatches.best(matches, drives.drive)
+        calibration = Calibration(
+            best=fit_falling_map(best),
+            further=fit_falling_map(JudgedMatches.further(matches, drives.drive)),
+        )
     except TrainingError as error:
         return None, [f"not calibrated: {error}"]
-    best = JudgedMatches.of(matches, drives.drive, best_only=True)
-    threshold = choose_threshold(best, config.wanted_precision, config.confidence)
-    notes = []
-    if threshold.drive_confidence < config.confidence:
+    thresholds = tuple(
+        choose_threshold(best, wanted, config.confidence) for wanted in config.wanted_precisions
+    )
+    notes = [note for threshold in thresholds for note in _shortcomings(threshold)]
+    return calibration.model_copy(update={"thresholds": thresholds}), notes
+
+
+def _shortcomings(threshold: PrecisionThreshold) -> list[str]:
+    """What a threshold can't promise, and what it would need."""
+    notes, asked = [], threshold.confidence
+    name = f"threshold for a precision of {threshold.wanted_precision:g}"
+    if threshold.drive_confidence < asked:
+        needed = int(np.ceil(1.0 / (1.0 - asked))) - 1
         notes.append(
-            f"{threshold.drives} calibration drives assure the precision on a new drive with "
-            f"{threshold.drive_confidence:.0%}, {config.confidence:.0%} needs "
-            f"{int(np.ceil(1.0 / (1.0 - config.confidence))) - 1}"
+            f"{name}: {threshold.drives} calibration drives assure it on a new drive with "
+            f"{threshold.drive_confidence:.0%}; {asked:.0%} needs {needed}"
         )
-    if threshold.lower_bound < config.wanted_precision:
+    if threshold.lower_bound < threshold.wanted_precision:
         notes.append(
-            f"{threshold.accepted} matches below the threshold prove a precision of "
-            f"{threshold.lower_bound:.3f} at {config.confidence:.0%}, not "
-            f"{config.wanted_precision:g}: more calibration drives would"
+            f"{name}: {threshold.accepted} matches prove no more than "
+            f"{threshold.lower_bound:.3f} at {asked:.0%}; more calibration drives would"
         )
-    return calibration.model_copy(update={"thresholds": (threshold,)}), notes
+    return notes
 
 
 def embed_drives(

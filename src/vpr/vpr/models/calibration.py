@@ -32,22 +32,41 @@ class PrecisionThreshold(BaseModel):
     drives: int
 
 
-class Calibration(BaseModel):
-    """Piecewise-linear, falling map from distance to P(same place), constant beyond its ends."""
+class FallingMap(BaseModel):
+    """Piecewise-linear map from distance to probability that never rises, level beyond its ends."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     distances: tuple[float, ...]
     probabilities: tuple[Probability, ...]
-    thresholds: tuple[PrecisionThreshold, ...] = ()
 
     @model_validator(mode="after")
     def _monotone(self) -> Self:
         if len(self.distances) != len(self.probabilities) or not self.distances:
             raise ValueError("a calibration needs as many probabilities as distances")
         if (np.diff(self.distances) <= 0).any() or (np.diff(self.probabilities) > 0).any():
-            raise ValueError("distances must rise and probabilities must not")
+            raise ValueError("a calibration's distances must rise and its probabilities must not")
         return self
 
     def __call__(self, distances: ArrayLike) -> NDArray[np.float64]:
-        """P(same place) of L2 distances of any shape."""
+        """Probabilities of distances of any shape."""
         return np.interp(np.asarray(distances, np.float64), self.distances, self.probabilities)
+
+
+class Calibration(BaseModel):
+    """P(same place) of L2 distances.
+
+    A distance means less for the nearest of all places than for one behind it, which is usually
+    a neighbour of the right one: ``best`` is for the nearest, ``further`` for the others.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    best: FallingMap
+    further: FallingMap
+    thresholds: tuple[PrecisionThreshold, ...] = ()
+
+    def __call__(self, distances: ArrayLike) -> NDArray[np.float64]:
+        """P(same place) of candidates (..., k) of one query each, the nearest first."""
+        values = np.asarray(distances, np.float64)
+        probabilities = self.further(values)
+        probabilities[..., :1] = self.best(values[..., :1])
+        return probabilities

@@ -190,8 +190,9 @@ def make_index(kind: IndexKind, dimension: int) -> DescriptorIndex:
     """An index by name.
 
     ``auto`` is exact: descriptors have hundreds of values, where a KD-tree visits nearly all of
-    its leaves and loses to one matrix product, and a loop closer wants every candidate. See
-    ``vpr.evaluation.search_time`` for the measurement.
+    its leaves and loses to one matrix product. Of 1,000 places nothing finds faster; of 10,000
+    the graph saves a millisecond a query, beyond that it is the one to choose where a missed
+    neighbour now and then does no harm. ``vpr.evaluation.search_time`` measures it.
     """
     kinds: dict[str, type[DescriptorIndex]] = {
         "auto": ExactIndex,
