@@ -63,9 +63,13 @@ def test_seven_scenes_poses_depths_and_intrinsics(tmp_path, scene):
     metres = decode_depth(
         depth.encoding, depth.height, depth.width, depth.step, bytes(depth.data), False
     )
+    # the colour camera sees more: no depth at its border, and the depth's lost corner further in
     assert np.isnan(metres[0, 0])
-    assert metres[5, 5] == pytest.approx(1.5)
-    assert camera.k[0] == 50
+    assert metres[24, 32] == pytest.approx(1.5)
+    border = round((1 - 525 / 585) / 2 * 64)
+    assert np.isfinite(metres[24, border + 1])
+    assert np.isnan(metres[24, border - 2])
+    assert camera.k[0] == pytest.approx(50 * 525 / 585)
 
 
 @pytest.mark.parametrize("broken", ["frame-000001.pose.txt", "camera-intrinsics.txt"])

@@ -102,7 +102,7 @@ def test_what_contradicts_a_verified_closure_is_named():
     agreement.consider(sighting(110, 10))
     agreement.consider(sighting(111, 11))
     alike = sighting(112, 60, off=(48.0, 0.0, 0.0))  # looks as if it stood right at 60
-    assert "keyframe 111 was just verified at keyframe 11" in agreement.contradiction(alike)
+    assert "keyframe 111 was verified at keyframe 11" in agreement.contradiction(alike)
     assert agreement.contradiction(sighting(112, 12)) == ""
     assert agreement.contradiction(sighting(130, 60, off=(30.0, 0.0, 0.0))) == ""  # long ago
 
@@ -140,3 +140,15 @@ def test_third_lap_may_close_with_either_lap_before():
         verdicts = agreement.consider(sighting(query, reference, odometry=False, metric=False))
     assert states(verdicts)[-1] == (212, 112, "VERIFIED")
     assert agreement.contradiction(sighting(213, 13, odometry=False, metric=False)) == ""
+
+
+def test_one_that_most_of_those_around_it_belie_is_not_raised_by_the_few():
+    config = CONFIG.model_copy(update={"agreement_keyframes": 8})
+    agreement = Agreement(config)
+    for query_id in range(100, 116):
+        reference_id = query_id - LAP + (6 if query_id == 108 else 0)
+        agreement.consider(sighting(query_id, reference_id, odometry=False))
+    (verdict,) = agreement.expired(200)
+    assert (verdict.query_id, verdict.state) == (108, ClosureState.REJECTED)
+    assert verdict.rejected_by == "contradicts_closure"
+    assert "somewhere else" in verdict.reason

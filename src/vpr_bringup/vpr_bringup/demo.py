@@ -116,7 +116,7 @@ def play_through(bag: Path, recording: Path, options: DemoOptions) -> None:
 def _domain_id() -> int:
     """The user's domain if one is set; else one of our own, away from other robots' traffic."""
     given = os.environ.get("ROS_DOMAIN_ID")
-    return int(given) if given else 100 + os.getpid() % 100
+    return int(given) if given else 1 + os.getpid() % 100
 
 
 def _wait_for_the_end(nodes: NodeProcesses, seconds: float) -> None:

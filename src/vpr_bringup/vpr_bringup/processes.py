@@ -16,8 +16,14 @@ from typing import Any, Self
 
 import yaml
 
-# Fast DDS drops most raw images at its default socket sizes; LARGE_DATA delivers all.
-TRANSPORTS = "LARGE_DATA?max_msg_size=2MB&sockets_size=2MB&non_blocking=true"
+from vpr.config import DEFAULT_CONFIG_FILE
+
+TRANSPORT_FILE = DEFAULT_CONFIG_FILE.with_name("fastdds.xml")
+TRANSPORT_CHOICES = (
+    "FASTRTPS_DEFAULT_PROFILES_FILE",
+    "FASTDDS_DEFAULT_PROFILES_FILE",
+    "FASTDDS_BUILTIN_TRANSPORTS",
+)
 SUITE = (
     "segmentation",
     "embedding",
@@ -26,6 +32,8 @@ SUITE = (
     "pose_graph",
     "gps_image_sync",
 )
+# executables of vpr_bridges, one a host SLAM; the node of each is NAME_bridge
+BRIDGES = ("vins_mono", "vins_fusion", "rtabmap", "swarm_slam", "pose_graph_tools", "orb_slam3")
 # still running, done, or done but for Fast DDS's destructors (see vpr_nodes.vpr_node.leave)
 CLEAN_ENDS = (None, 0, -signal.SIGALRM)
 STOP_PATIENCE = 8.0  # s from SIGINT until SIGKILL
@@ -44,6 +52,7 @@ class RosOptions:
     log_level: str = "info"
     use_sim_time: bool = False
     parameters: Mapping[str, Any] = field(default_factory=dict)  # "node.parameter" or "parameter"
+    remaps: Sequence[str] = ()  # "from:=to"
 
     def arguments(self, nodes: Sequence[str], scratch: Path) -> list[str]:
         """Command-line arguments after the executable.
@@ -58,6 +67,8 @@ class RosOptions:
         namespace = f"/{self.namespace.strip('/')}" if self.namespace.strip("/") else ""
         if namespace:
             words += ["-r", f"__ns:={namespace}"]
+        for remap in self.remaps:
+            words += ["-r", remap]
         overrides = {
             f"{namespace}/{node}": {"ros__parameters": values}
             for node in nodes
@@ -79,6 +90,13 @@ class RosOptions:
         return values
 
 
+def transport_environment() -> dict[str, str]:
+    """What lets raw images through Fast DDS; empty where the environment has its own choice."""
+    if any(name in os.environ for name in TRANSPORT_CHOICES):
+        return {}
+    return {TRANSPORT_CHOICES[0]: str(TRANSPORT_FILE.resolve())}
+
+
 class NodeProcesses:
     """Child processes that are stopped together; use it as a context manager.
 
@@ -87,8 +105,7 @@ class NodeProcesses:
 
     def __init__(self, log_folder: Path | None = None, domain_id: int | None = None) -> None:
         self._log_folder = log_folder
-        self._environment = dict(os.environ)
-        self._environment.setdefault("FASTDDS_BUILTIN_TRANSPORTS", TRANSPORTS)
+        self._environment = os.environ | transport_environment()
         if domain_id is not None:
             self._environment["ROS_DOMAIN_ID"] = str(domain_id)
         self._children: dict[str, subprocess.Popen[bytes]] = {}
@@ -111,9 +128,10 @@ class NodeProcesses:
         options: RosOptions,
         nodes: Sequence[str] = (),
         extra: Sequence[str] = (),
+        package: str = "vpr_nodes",
     ) -> None:
-        """Start an executable of ``vpr_nodes`` that holds ``nodes``, by default one of its name."""
-        command = [sys.executable, "-c", f"from vpr_nodes.{executable} import main; main()"]
+        """Start an executable that holds ``nodes``, by default one of its name."""
+        command = [sys.executable, "-c", f"from {package}.{executable} import main; main()"]
         command += [*extra, *options.arguments(nodes or [executable], Path(self._scratch.name))]
         output = None
         if self._log_folder is not None:
@@ -135,6 +153,16 @@ class NodeProcesses:
             return
         for node in nodes:
             self.start(node, options)
+
+    def start_bridge(self, host: str, options: RosOptions) -> None:
+        """Start the bridge to a host, one of ``BRIDGES``.
+
+        Raises:
+            ValueError: there is no such bridge.
+        """
+        if host not in BRIDGES:
+            raise ValueError(f"no bridge to '{host}'; there are {', '.join(BRIDGES)}")
+        self.start(host, options, [f"{host}_bridge"], package="vpr_bridges")
 
     def check(self) -> None:
         """Raise when a process has ended by itself.

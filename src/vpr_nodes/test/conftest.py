@@ -22,6 +22,12 @@ from rclpy.node import Node  # noqa: E402
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 
+from vpr.config import DEFAULT_CONFIG_FILE  # noqa: E402
+
+# as the runners and the launch file have it; before any node is made
+os.environ.setdefault(
+    "FASTRTPS_DEFAULT_PROFILES_FILE", str(DEFAULT_CONFIG_FILE.with_name("fastdds.xml"))
+)
 PATIENCE = 40.0  # s; how long a test waits before it fails, not what it measures
 FIRST_DOMAIN = 20 + os.getpid() % 60
 _domains = itertools.count()
@@ -47,10 +53,10 @@ class Probe:
         self.node.create_subscription(message_type, topic, received.append, qos)
         return received
 
-    def publisher(self, message_type: type, topic: str) -> Any:
+    def publisher(self, message_type: type, topic: str, qos: Any = 100) -> Any:
         """A publisher that somebody already listens to."""
         if topic not in self._publishers:
-            publisher = self.node.create_publisher(message_type, topic, 100)
+            publisher = self.node.create_publisher(message_type, topic, qos)
             self._publishers[topic] = publisher
             self.until(lambda: publisher.get_subscription_count() > 0)
             self.spin(0.5)  # the other side discovers on its own: best effort loses until then
@@ -101,9 +107,14 @@ class Nodes:
         self.children: list[subprocess.Popen[str]] = []
 
     def start(
-        self, executable: str, *arguments: str, own: Sequence[str] = (), **parameters: Any
+        self,
+        executable: str,
+        *arguments: str,
+        own: Sequence[str] = (),
+        package: str = "vpr_nodes",
+        **parameters: Any,
     ) -> subprocess.Popen[str]:
-        """Start an executable of vpr_nodes with parameters; returns its process.
+        """Start an executable of a package with parameters; returns its process.
 
         ``arguments`` are ROS's, ``own`` are the executable's.
         """
@@ -112,7 +123,7 @@ class Nodes:
             shown = str(value).lower() if isinstance(value, bool) else value
             words += ["-p", f"{name}:={shown!r}" if shown == "" else f"{name}:={shown}"]
         child = subprocess.Popen(
-            [sys.executable, "-c", f"from vpr_nodes.{executable} import main; main()", *words],
+            [sys.executable, "-c", f"from {package}.{executable} import main; main()", *words],
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

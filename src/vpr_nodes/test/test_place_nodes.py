@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 from conftest import LATCHED
 from geometry_msgs.msg import TransformStamped
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from nav_msgs.msg import Odometry, Path
 from vpr_interfaces.msg import Descriptor, Keyframe, LoopClosure, PlaceMatches, PoseGraph
 from vpr_interfaces.srv import LoadMap, SaveMap
+
+from vpr_nodes.vpr_node import REMEMBERED
 
 SECOND = 10**9
 
@@ -133,7 +137,7 @@ def test_a_closure_bends_the_path_and_moves_map_to_odom(probe, nodes):
     paths = probe.hear(Path, "path", LATCHED)
     graphs = probe.hear(PoseGraph, "graph", LATCHED)
     corrections = probe.hear(TransformStamped, "map_to_odom")
-    frames = probe.publisher(Keyframe, "keyframe")
+    frames = probe.publisher(Keyframe, "keyframe", REMEMBERED)
     closures = probe.publisher(LoopClosure, "loop_closures")
     # a closure that arrives before its keyframes is kept for them
     closures.publish(closure(10, 0, 9.5))
@@ -152,7 +156,7 @@ def test_a_closure_bends_the_path_and_moves_map_to_odom(probe, nodes):
 def test_rejected_and_contradicting_closures_leave_the_path_alone(probe, nodes):
     nodes.start("pose_graph", publish_period=0.05)
     graphs = probe.hear(PoseGraph, "graph", LATCHED)
-    frames = probe.publisher(Keyframe, "keyframe")
+    frames = probe.publisher(Keyframe, "keyframe", REMEMBERED)
     closures = probe.publisher(LoopClosure, "loop_closures")
     for i in range(11):
         frames.publish(keyframe(i, SECOND * (i + 1), i))
@@ -210,6 +214,21 @@ def test_a_map_is_saved_loaded_and_a_new_drive_finds_its_place_in_it(probe, node
     assert graphs[-1].nodes[-1].pose.position.x == pytest.approx(7.5, abs=0.1)
 
 
+def test_a_node_that_comes_late_or_again_hears_what_it_missed_once(probe, nodes):
+    frames = probe.node.create_publisher(Keyframe, "keyframe", REMEMBERED)
+    graphs = probe.hear(PoseGraph, "graph", LATCHED)
+    for i in range(11):
+        frames.publish(keyframe(i, SECOND * (i + 1), i))
+    nodes.start("pose_graph", publish_period=0.05)
+    probe.until(lambda: bool(graphs) and len(graphs[-1].nodes) == 11)
+    for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE):
+        request = ChangeState.Request(transition=Transition(id=transition))
+        assert probe.call(ChangeState, "/pose_graph/change_state", request).success
+    frames.publish(keyframe(11, SECOND * 12, 11))
+    probe.until(lambda: len(graphs[-1].nodes) == 12)
+    assert not any(key.startswith("dropped") for key in probe.status("pose_graph"))
+
+
 def test_a_damaged_map_is_refused_in_words(probe, nodes, tmp_path):
     nodes.start("pose_graph")
     (tmp_path / "manifest.json").write_text("{}")
@@ -227,4 +246,4 @@ def test_saving_without_the_other_nodes_says_which_is_missing(probe, nodes, tmp_
     nodes.start("pose_graph")
     answer = probe.call(SaveMap, "save_map", SaveMap.Request(path=str(tmp_path / "map")))
     assert not answer.ok
-    assert "sequence_matching node is not running" in answer.message
+    assert "not running: loop_closure, sequence_matching" in answer.message

@@ -63,6 +63,11 @@ class BagPlayerNode(VprNode):
         self.thread = threading.Thread(target=self._play_to_the_end, daemon=True)
         self.thread.start()
 
+    def finish(self) -> None:
+        """Stop playing."""
+        if hasattr(self, "stopping"):
+            self.stopping.set()
+
     def _play_to_the_end(self) -> None:
         try:
             self._wait_for_listeners()
@@ -73,6 +78,9 @@ class BagPlayerNode(VprNode):
         except BagError as error:
             self.start_error = str(error)
             self.get_logger().fatal(str(error))
+        except Exception:
+            if self.context.ok():  # else Ctrl-C: there is nothing left to publish with
+                raise
         self.finished.set()
 
     def _wait_for_listeners(self) -> None:

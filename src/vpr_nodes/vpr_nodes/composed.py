@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import argparse
 import sys
+import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 
 import rclpy
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.utilities import remove_ros_args
 
 from vpr_nodes.vpr_node import VprNode, leave
 
+POLL_PERIOD = 0.2  # s
 SUITE = (
     "segmentation",
     "embedding",
@@ -43,13 +46,10 @@ def main() -> None:
     refused = False
     try:
         rclpy.init()
-        executor = MultiThreadedExecutor(num_threads=len(names))
-        for name in names:
-            nodes.append(node_class(name)())
-            executor.add_node(nodes[-1])
+        nodes += [node_class(name)() for name in names]
         refused = not all(node.autostart() for node in nodes)
         if not refused:
-            executor.spin()
+            _spin(nodes)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
@@ -58,6 +58,28 @@ def main() -> None:
                 node.finish()
     if nodes:
         leave(nodes, 2 if refused else 0)
+
+
+def _spin(nodes: Sequence[VprNode]) -> None:
+    """Spin each node in a thread of its own until the context ends.
+
+    One executor for all was 30 times slower: rclpy looks through every entity of every node for
+    each message.
+    """
+    threads = []
+    for node in nodes:
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        threads.append(threading.Thread(target=_spin_one, args=[executor], daemon=True))
+        threads[-1].start()
+    for thread in threads:
+        while thread.is_alive():
+            thread.join(POLL_PERIOD)  # so that Ctrl-C is heard in between
+
+
+def _spin_one(executor: SingleThreadedExecutor) -> None:
+    with suppress(ExternalShutdownException):
+        executor.spin()
 
 
 if __name__ == "__main__":

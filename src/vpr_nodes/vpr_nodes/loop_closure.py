@@ -29,7 +29,7 @@ from vpr.verification.loop_closer import LoopCloser
 from vpr_nodes.conversions import closure_msg
 from vpr_nodes.image_input import ExactStampJoin, ImageInput
 from vpr_nodes.map_part import MapPart
-from vpr_nodes.vpr_node import RELIABLE, SENSOR, VprNode, run
+from vpr_nodes.vpr_node import RELIABLE, REMEMBERED, SENSOR, VprNode, run
 
 DEPTH_TOPIC = "camera/depth/image_raw"
 JOIN_CAPACITY = 50  # frames whose features wait for their keyframe
@@ -43,9 +43,7 @@ class LoopClosureNode(VprNode):
 
     def setup(self) -> None:
         self.closer = LoopCloser(self.config)
-        self.part = MapPart(
-            self, "features", self.closer.state, self.closer.restore, lambda: len(self.closer)
-        )
+        self.part = MapPart(self, "features", self.closer.save, self.closer.load)
         if self.config.map:
             self.part.load(Path(self.config.map))
         self.camera: CameraModel | None = None
@@ -75,7 +73,7 @@ class LoopClosureNode(VprNode):
                 SENSOR,
                 without="no metric depth",
             )
-        self.listen(KeyframeMsg, "keyframe", self._on_keyframe, RELIABLE, "nothing to verify")
+        self.listen(KeyframeMsg, "keyframe", self._on_keyframe, REMEMBERED, "nothing to verify")
         self.listen(PlaceMatchesMsg, "matches", self._on_matches, RELIABLE)
         self.every(self.config.verdict_timeout / 4, self._settle)
 
@@ -118,6 +116,8 @@ class LoopClosureNode(VprNode):
         self._release()
 
     def _on_keyframe(self, message: KeyframeMsg) -> None:
+        if message.id in self.closer:
+            return  # told again, as after a deactivation
         self.last_keyframe = time.monotonic()
         self.waiting.append((self.last_keyframe, keyframe_of(message)))
         self._release()

@@ -29,7 +29,8 @@ from vpr.records import ClosureState, LoopClosure, Pose
 from vpr_nodes.conversions import pose_msg, time_msg
 from vpr_nodes.graph_messages import EdgeMessages, graph_msg, marker_array
 from vpr_nodes.map_service import MapService
-from vpr_nodes.vpr_node import LATCHED, RELIABLE, SENSOR, VprNode, run
+from vpr_nodes.session_service import SessionService
+from vpr_nodes.vpr_node import LATCHED, RELIABLE, REMEMBERED, SENSOR, VprNode, run
 
 MAP_FRAME, ODOM_FRAME = "map", "odom"
 KEYFRAME_PATIENCE = 5.0  # s a closure waits for the keyframes it ties
@@ -44,6 +45,7 @@ class PoseGraphNode(VprNode):
     def setup(self) -> None:
         self.adopt(PoseGraph(self.config), "")
         self.maps = MapService(self)
+        self.sessions = SessionService(self)
         if self.config.map:
             self.maps.load_graph(Path(self.config.map))
         self.odom_frame = ODOM_FRAME
@@ -65,6 +67,11 @@ class PoseGraphNode(VprNode):
         self.waiting: deque[tuple[float, LoopClosure]] = deque()
         self.changed = bool(self.known)
 
+    def replace_graph(self, graph: PoseGraph) -> None:
+        """Go on with an edited form of the graph; the drive continues in its session."""
+        self.graph, self.changed = graph, True
+        self.correction = None if self.session is None else graph.map_to_odom(self.session)
+
     def _tf_publisher(self) -> Any:
         try:
             self.tf_message = import_module("tf2_msgs.msg").TFMessage
@@ -74,7 +81,7 @@ class PoseGraphNode(VprNode):
         return self.create_lifecycle_publisher(self.tf_message, "/tf", RELIABLE)
 
     def start(self) -> None:
-        self.listen(KeyframeMsg, "keyframe", self._on_keyframe, RELIABLE, "the graph cannot grow")
+        self.listen(KeyframeMsg, "keyframe", self._on_keyframe, REMEMBERED, "the graph cannot grow")
         self.listen(LoopClosureMsg, "loop_closures", self._on_closure, RELIABLE)
         self.listen(
             Odometry, "odometry", self._on_odometry, SENSOR, without="map -> odom is not refreshed"
@@ -82,6 +89,8 @@ class PoseGraphNode(VprNode):
         self.every(self.config.publish_period, self._publish_products)
 
     def _on_keyframe(self, message: KeyframeMsg) -> None:
+        if message.id in self.known:
+            return  # told again, as after a deactivation
         keyframe = keyframe_of(message)
         self.timed(self.graph.add_keyframe, keyframe)
         if keyframe.session != self.session:

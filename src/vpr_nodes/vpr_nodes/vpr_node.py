@@ -29,6 +29,12 @@ from vpr_nodes.health import Health
 # Best effort takes both reliable and best-effort cameras. Deep enough to bridge a slow frame.
 SENSOR = QoSProfile(depth=10, reliability=QoSReliabilityPolicy.BEST_EFFORT)
 RELIABLE = QoSProfile(depth=100, reliability=QoSReliabilityPolicy.RELIABLE)
+# What later stages build on also reaches those that start, or discover the publisher, late.
+REMEMBERED = QoSProfile(
+    depth=1000,
+    reliability=QoSReliabilityPolicy.RELIABLE,
+    durability=QoSDurabilityPolicy.TRANSIENT_LOCAL,
+)
 LATCHED = QoSProfile(
     depth=1,
     reliability=QoSReliabilityPolicy.RELIABLE,
@@ -71,6 +77,14 @@ class VprNode(LifecycleNode):
 
     def finish(self) -> None:
         """Last words before the process ends, as closing a file."""
+
+    def destroy_node(self) -> None:
+        """Leave the graph, with the state machine that rclpy leaves behind.
+
+        It would keep the DDS participant, and its shared memory would outlive the process.
+        """
+        super().destroy_node()
+        self._state_machine.destroy_when_not_in_use()
 
     def _declare_parameters(self) -> None:
         defaults = self.Config.from_file()
@@ -208,6 +222,7 @@ def run(
         rclpy.init()
         node = node_class()
         refused = not node.autostart()
+        _yield_cores(node)
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         while rclpy.ok() and not refused and not until(node):
@@ -220,6 +235,13 @@ def run(
                 node.finish()
     if node is not None:
         leave([node], 2 if refused or node.start_error else 0)
+
+
+def _yield_cores(node: VprNode) -> None:
+    """Lower the priority of the thread that works; those that receive messages keep theirs."""
+    niceness = node.get_parameter("niceness").value
+    if isinstance(niceness, int) and niceness > 0:
+        os.setpriority(os.PRIO_PROCESS, 0, niceness)
 
 
 def leave(nodes: Sequence[VprNode], status: int) -> None:

@@ -32,6 +32,9 @@ START_NS = 1_700_000_000_000_000_000
 BETWEEN_TRAVERSES_NS = 15_000_000_000  # so that no place of one is recent in the next
 JPEG_QUALITY = 95
 NO_DEPTH = 65535  # what 7-Scenes writes where there is no measurement
+# A Kinect's: the intrinsics file is the depth camera's. Matched features of redkitchen, carried
+# over by depth and true pose, land 2.0 px off with this focal length, 3.4 px with the depth's.
+COLOUR_OVER_DEPTH_FOCAL = 525.0 / 585.0
 OPTICAL_IN_BASE = np.array([[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]], float)
 INS_GPS_SIGMA = 1.0  # m, claimed for the fixes of an inertial navigation system
 INS_COLUMNS = 10  # time (ns), latitude, longitude, altitude, x, y, z, roll, pitch, yaw
@@ -79,6 +82,9 @@ def write_seven_scenes(
     overwrite: bool,
 ) -> int:
     """A 7-Scenes sequence (``frame-N.{color,depth,pose}``) with odometry that drifts from truth.
+
+    The depth images are laid over the colour images: the two cameras differ in focal length; the
+    2.5 cm between them are neglected.
 
     Args:
         translation_noise, rotation_noise: standard deviation a frame, metres and radians, each
@@ -148,18 +154,27 @@ def _seven_scenes_pose(colour: Path) -> Pose:
 
 
 def _seven_scenes_depth(colour: Path) -> NDArray[np.uint16]:
+    """Depth image (H, W) in mm as the colour camera would see it; 0 where there is none."""
     depth = _read(colour.with_name(colour.name.split(".")[0] + ".depth.png"))
     if depth.dtype != np.uint16 or depth.ndim != 2:
         raise BagError(f"the depth image beside {colour} is not 16 bits, one channel")
-    return np.where(depth == NO_DEPTH, 0, depth).astype(np.uint16)
+    depth = np.where(depth == NO_DEPTH, 0, depth).astype(np.uint16)
+    height, width = depth.shape
+    shrink = COLOUR_OVER_DEPTH_FOCAL
+    shift = (1.0 - shrink) * np.array([[width / 2], [height / 2]])
+    onto_colour = np.hstack([shrink * np.eye(2), shift])
+    registered = cv2.warpAffine(depth, onto_colour, (width, height), flags=cv2.INTER_NEAREST)
+    return np.asarray(registered, np.uint16)
 
 
 def _seven_scenes_camera(folder: Path, image: Image) -> CameraModel:
+    """The colour camera, from the depth camera's intrinsics."""
     file = folder / "camera-intrinsics.txt"
     try:
         matrix = np.loadtxt(file).reshape(3, 3)
     except (OSError, ValueError) as error:
         raise BagError(f"{file} is not a 3x3 intrinsic matrix: {error}") from error
+    matrix[[0, 1], [0, 1]] *= COLOUR_OVER_DEPTH_FOCAL
     height, width = image.shape[:2]
     return CameraModel(width, height, matrix)
 

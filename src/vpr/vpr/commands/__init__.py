@@ -1,1 +1,1 @@
-"""Groups of commands of the command line, one noun a file."""
+"""Groups of commands of the command line, one a file."""

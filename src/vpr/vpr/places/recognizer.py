@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vpr.config import SequenceMatchingConfig
+from vpr.geometry import relative, translation_norm
+from vpr.maps.folder import Part, PartDigest, PartWriter
+from vpr.models.descriptor_model import DescriptorModel
 from vpr.places.keyframes import KeyframeSelector
-from vpr.places.memory import PlaceMemory
+from vpr.places.memory import ChosenPlaces, PlaceMemory, StateError
 from vpr.places.probability import StandoutProbability
 from vpr.places.sequence import Row, SequenceMatcher, normalised_row
 from vpr.records import (
@@ -52,9 +53,12 @@ class PlaceRecognizer:
         self._selector = KeyframeSelector(config)
         self._matcher = SequenceMatcher(config)
         self._probability = StandoutProbability(config)
+        self._trained: DescriptorModel | None = None
         self._memory: PlaceMemory | None = None
         self._session = 0
         self._last_stamp_ns: int | None = None
+        self._last_located: tuple[int, Pose] | None = None  # newest frame with odometry
+        self.session_reason = ""  # why the session began, in words
 
     @property
     def session(self) -> int:
@@ -83,7 +87,9 @@ class PlaceRecognizer:
     ) -> Observation:
         """Take one frame in; match it against the past, then remember it, if it is a keyframe.
 
-        A stamp that goes back by more than ``time_jump_tolerance`` begins a new session.
+        A stamp that goes back by more than ``time_jump_tolerance`` begins a new session, and so
+        does odometry faster than ``odometry_max_speed``: the robot was carried, or its odometry
+        began anew.
 
         Args:
             descriptor: (D,) L2-normalised, made by ``model``.
@@ -96,7 +102,9 @@ class PlaceRecognizer:
         """
         if odometry is not None and not np.isfinite(odometry).all():
             raise OdometryError("odometry has a value that is not finite")
+        descriptor, model = self._brought_forward(descriptor, model)
         memory = self._memory_for(descriptor, model)
+        self._note_jump(stamp_ns, odometry)
         skipped = self._out_of_order(stamp_ns) or self._selector.reason_to_skip(stamp_ns, odometry)
         if skipped:
             return Observation(None, None, skipped)
@@ -114,11 +122,31 @@ class PlaceRecognizer:
             fix=fix,
             frame_id=frame_id,
         )
-        matches = self._match(keyframe, memory)
+        matches = self.match(keyframe, memory)
         memory.append(keyframe)
         return Observation(keyframe, matches, "")
 
-    def begin_session(self) -> int:
+    def adopt(self, trained: DescriptorModel) -> int:
+        """Go on with a trained model: remembered places are described by it from now on.
+
+        Descriptors that still come from a model it was built on are brought forward as they come.
+        Where it is calibrated, matches of single images get its probabilities.
+
+        Returns:
+            how many places were brought forward.
+
+        Raises:
+            DescriptorModelError: the places are of a model it was not built on, or its trunk was
+                trained as well, which needs their images; nothing is changed then.
+            MapError: the map that the places are read from is damaged; nothing is changed then.
+        """
+        before = self._memory
+        if before is not None:
+            self._memory = _described_by(trained, before)
+        self._trained = trained
+        return 0 if before is None or self._memory is before else len(before)
+
+    def begin_session(self, reason: str = "") -> int:
         """Close the session; what comes next is matched against all of it. Returns the new number.
 
         A session without a keyframe is not closed: it would leave no trace.
@@ -128,23 +156,77 @@ class PlaceRecognizer:
         self._matcher.clear()
         self._selector.forget()
         self._last_stamp_ns = None
+        self._last_located = None
+        self.session_reason = reason
         return self._session
 
-    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Arrays and JSON-able metadata from which ``restore`` rebuilds all remembered places."""
-        if self._memory is None:
-            return {}, {}
-        return self._memory.arrays(), self._memory.metadata()
-
-    def restore(self, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
-        """Replace everything remembered by a saved state and begin a new session after it.
+    def forget_session(self, session: int) -> None:
+        """Match nothing with an earlier session any more.
 
         Raises:
-            StateError: the state is incomplete or contradicts itself; nothing is changed then.
+            StateError: there is no such session, or it is the one being driven.
         """
-        self._memory = PlaceMemory.restored(arrays, metadata) if arrays else None
+        if self._memory is None:
+            raise StateError(f"no places of session {session} are remembered (only of none)")
+        if session == self._session:
+            raise StateError(f"session {session} is being driven: begin another one first")
+        self._memory.forget(session)
+
+    def match(self, query: Keyframe, places: PlaceMemory | ChosenPlaces) -> PlaceMatches:
+        """Which of some places a keyframe looks like, after those that were asked for before it."""
+        similarities = places.similarities(query.descriptor)
+        searched = self._searched(query, places)
+        row = normalised_row(similarities, searched, self._config.prior_places)
+        self._matcher.push(row)
+        scores = self._matcher.scores(places.session_starts)[:searched]
+        for rows in places.forgotten:
+            scores[rows] = -np.inf
+        candidates, explanation = self._candidates(scores, similarities, places)
+        return PlaceMatches(
+            query_id=query.id,
+            query_session=query.session,
+            query_stamp_ns=query.stamp_ns,
+            candidates=candidates,
+            searched=searched,
+            explanation=explanation,
+        )
+
+    def save(self, writer: PartWriter) -> PartDigest:
+        """Write what a map does not have yet of the remembered places.
+
+        Raises:
+            StateError, MapError: it is the map of other places, or can't be written.
+        """
+        metadata = {} if self._memory is None else self._memory.save(writer)
+        return writer.finish(self.places, metadata)
+
+    def load(self, part: Part) -> None:
+        """Replace everything remembered by the places of a map and begin a new session after it.
+
+        Places of a model that the adopted one was built on are brought forward to it.
+
+        Raises:
+            StateError, MapError, DescriptorModelError: the map is damaged, contradicts itself or
+                does not fit the adopted model; nothing is changed then.
+        """
+        memory = PlaceMemory.of_map(part) if part.tables else None
+        trained = self._trained
+        if memory is not None and trained is not None and memory.model in trained.names:
+            memory = _described_by(trained, memory)
+        self._memory = memory
         self._session = 0
         self.begin_session()
+
+    def _brought_forward(
+        self, descriptor: NDArray[np.float32], model: str
+    ) -> tuple[NDArray[np.float32], str]:
+        """A descriptor as the adopted model would have made it, if it was built on its model."""
+        trained = self._trained
+        if trained is None or model == trained.name or model not in trained.names:
+            return descriptor, model
+        if descriptor.ndim != 1:
+            raise DescriptorError(f"a descriptor is a vector, not an array {descriptor.shape}")
+        return trained.forward_from(model, descriptor[None])[0], trained.name
 
     def _memory_for(self, descriptor: NDArray[np.float32], model: str) -> PlaceMemory:
         if descriptor.ndim != 1 or descriptor.size == 0:
@@ -168,33 +250,31 @@ class PlaceRecognizer:
             )
         return memory
 
+    def _note_jump(self, stamp_ns: int, odometry: Pose | None) -> None:
+        """Begin a new session when odometry moved faster than a robot can."""
+        if odometry is None:
+            return
+        if self._last_located is not None:
+            then_ns, before = self._last_located
+            seconds, metres = (
+                (stamp_ns - then_ns) / 1e9,
+                translation_norm(relative(before, odometry)),
+            )
+            if seconds > 0 and metres > self._config.odometry_max_speed * seconds:
+                self.begin_session(f"odometry jumped {metres:.1f} m in {seconds:.2f} s")
+        self._last_located = stamp_ns, odometry
+
     def _out_of_order(self, stamp_ns: int) -> str:
         """Why a frame is too late to be used; begins a new session when time jumped back."""
         if self._last_stamp_ns is None or stamp_ns > self._last_stamp_ns:
             return ""
         late = (self._last_stamp_ns - stamp_ns) / 1e9
         if late > self._config.time_jump_tolerance:
-            self.begin_session()
+            self.begin_session(f"time jumped back {late:.1f} s")
             return ""
         return f"stamp is {late:.3f} s before the last keyframe's" if late else "stamp seen before"
 
-    def _match(self, query: Keyframe, memory: PlaceMemory) -> PlaceMatches:
-        similarities = memory.descriptors @ query.descriptor
-        searched = self._searched(query, memory)
-        row = normalised_row(similarities, searched, self._config.prior_places)
-        self._matcher.push(row)
-        scores = self._matcher.scores(memory.session_starts)[:searched]
-        candidates, explanation = self._candidates(scores, similarities, memory)
-        return PlaceMatches(
-            query_id=query.id,
-            query_session=query.session,
-            query_stamp_ns=query.stamp_ns,
-            candidates=candidates,
-            searched=searched,
-            explanation=explanation,
-        )
-
-    def _searched(self, query: Keyframe, memory: PlaceMemory) -> int:
+    def _searched(self, query: Keyframe, memory: PlaceMemory | ChosenPlaces) -> int:
         """How many places, from the first, are not merely where the robot has just been."""
         sessions = memory.column("sessions")
         own = int(np.searchsorted(sessions, query.session))
@@ -204,12 +284,14 @@ class PlaceRecognizer:
         return own + max(0, min(old_enough, far_enough))
 
     def _candidates(
-        self, scores: Row, similarities: Row, memory: PlaceMemory
+        self, scores: Row, similarities: Row, memory: PlaceMemory | ChosenPlaces
     ) -> tuple[tuple[PlaceMatch, ...], str]:
         if len(scores) == 0:
             return (), "no loop: no place is old enough to be searched"
         best = distinct_maxima(scores, self._config.top_k, self._config.candidate_separation)
-        probabilities = self._probability(scores[best])
+        if len(best) == 0:
+            return (), "no loop: the sessions that could be searched are forgotten"
+        probabilities = self._probabilities(scores[best], similarities[best], memory.model)
         threshold = self._config.min_probability
         source = MatchSource.SEQUENCE if len(self._matcher) > 1 else MatchSource.SINGLE
         candidates = tuple(
@@ -231,6 +313,24 @@ class PlaceRecognizer:
             f"no loop: best candidate {probabilities[0]:.2f} < {threshold:.2f}, "
             f"{len(scores)} places searched"
         )
+
+    def _probabilities(self, scores: Row, similarities: Row, model: str) -> NDArray[np.float64]:
+        """P(same place): by the model's own calibration where single images are compared."""
+        trained = self._trained
+        if trained is None or trained.calibration is None or trained.name != model:
+            return self._probability(scores)
+        if self._config.sequence_length > 1:
+            return self._probability(scores)  # a sequence says more than its last image
+        return trained.calibration(np.sqrt(np.maximum(2.0 - 2.0 * similarities, 0.0)))
+
+
+def _described_by(trained: DescriptorModel, memory: PlaceMemory) -> PlaceMemory:
+    """The same places with descriptors of a trained model."""
+    if memory.model == trained.name:
+        return memory
+    return memory.described_by(
+        trained.name, lambda descriptors: trained.forward_from(memory.model, descriptors)
+    )
 
 
 def distinct_maxima(scores: Row, count: int, separation: int) -> NDArray[np.int64]:

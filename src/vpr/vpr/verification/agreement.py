@@ -6,6 +6,7 @@ on, at a place that fits the first; and it contradicts what was verified just be
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +18,7 @@ from vpr.verification.plausibility import Pair
 from vpr.verification.relative_pose import RelativePose
 
 SLACK = 2  # keyframes by which matched references may jump, beside the pace
+PACE = 0.5  # share of the pace by which two walks may differ, where only their order is known
 CONTRADICTION = 2.0  # times the tolerance of agreement
 
 
@@ -44,13 +46,13 @@ class Agreement:
         self._places: dict[int, int] = {}  # verified query -> the first keyframe of its place
 
     def contradiction(self, sighting: Sighting) -> str:
-        """Which recently verified closure a new sighting contradicts, in words; else empty."""
+        """Which closure verified around it a sighting contradicts, in words; else empty."""
         for other in reversed(self._verified):
             if self._recent(other, sighting.closure.query_id):
                 discord = self._discord(other, sighting)
                 if discord is not None and discord > CONTRADICTION:
                     return (
-                        f"keyframe {other.closure.query_id} was just verified at keyframe "
+                        f"keyframe {other.closure.query_id} was verified at keyframe "
                         f"{other.closure.reference_id}, which is somewhere else"
                     )
         return ""
@@ -58,16 +60,12 @@ class Agreement:
     def consider(self, sighting: Sighting) -> list[LoopClosure]:
         """Verdicts that a new sighting brings: on itself and on those that waited for it."""
         query_id = sighting.closure.query_id
-        agreeing = []
-        for other in (*self._verified, *self._waiting):
-            discord = self._discord(other, sighting)
-            if self._recent(other, query_id) and discord is not None and discord <= 1.0:
-                agreeing.append(other)
-        if not self._enough([*agreeing, sighting]):
+        agreeing = self._agreeing(sighting, (*self._verified, *self._waiting))
+        if not self._enough([*agreeing, sighting]) or not self._fits_most(sighting):
             self._waiting.append(sighting)
             return [sighting.closure]
-        risen = [*(other for other in self._waiting if other in agreeing), sighting]
-        self._waiting = [other for other in self._waiting if other not in agreeing]
+        risen = [*(o for o in self._waiting if o in agreeing and self._fits_most(o)), sighting]
+        self._waiting = [other for other in self._waiting if other not in risen]
         self._verified = [other for other in self._verified if self._recent(other, query_id)]
         self._verified += risen
         for other in risen:
@@ -86,6 +84,22 @@ class Agreement:
         self._waiting.clear()
         self._verified.clear()
         return lonely
+
+    def _agreeing(self, sighting: Sighting, others: Iterable[Sighting]) -> list[Sighting]:
+        query_id = sighting.closure.query_id
+        return [
+            other
+            for other in others
+            if self._recent(other, query_id)
+            and (discord := self._discord(other, sighting)) is not None
+            and discord <= 1.0
+        ]
+
+    def _fits_most(self, sighting: Sighting) -> bool:
+        """Whether at most half of the comparable closures verified around it tell another story."""
+        around = [o for o in self._verified if self._recent(o, sighting.closure.query_id)]
+        comparable = [o for o in around if self._discord(o, sighting) is not None]
+        return 2 * len(self._agreeing(sighting, comparable)) >= len(comparable)
 
     def _recent(self, other: Sighting, query_id: int) -> bool:
         return query_id - other.closure.query_id <= self.config.agreement_keyframes
@@ -123,7 +137,7 @@ class Agreement:
     def _discord_in_order(self, a: Sighting, b: Sighting) -> float:
         queries = b.closure.query_id - a.closure.query_id
         references = self._place(b.closure.reference_id) - self._place(a.closure.reference_id)
-        return abs(references - queries) / (abs(queries) + SLACK)
+        return abs(references - queries) / (PACE * abs(queries) + SLACK)
 
     def _place(self, keyframe_id: int) -> int:
         """The keyframe's own id, or of the keyframe that first saw its place."""
@@ -134,6 +148,13 @@ class Agreement:
         return keyframe_id
 
     def _lonely(self, sighting: Sighting) -> LoopClosure:
+        if contradiction := self.contradiction(sighting):
+            return replace(
+                sighting.closure,
+                state=ClosureState.REJECTED,
+                reason=contradiction,
+                rejected_by="contradicts_closure",
+            )
         return replace(
             sighting.closure,
             state=ClosureState.REJECTED,
