@@ -259,7 +259,7 @@ class PoseGraphConfig(NodeConfig):
 
     node_name: ClassVar[str] = "pose_graph"
     mode: Literal["se3", "se2"]
-    closure_model: Literal["measured", "weak"]
+    closure_model: Literal["measured", "weak", "similarity", "direction"]
     odometry_translation_sigma: Positive
     odometry_translation_per_metre: NonNegative
     odometry_rotation_sigma: Positive
@@ -272,14 +272,22 @@ class PoseGraphConfig(NodeConfig):
     closure_rotation_sigma: Positive
     weak_translation_sigma: Positive
     weak_rotation_sigma: Positive
+    similarity_translation_sigma: Positive
+    similarity_rotation_sigma: Positive
     robust_kernel: Literal["cauchy", "huber", "dcs", "none"]
     robust_width: Positive
     gate_probability: Annotated[float, Field(gt=0.5, lt=1.0)]
+    recent_closures: int = Field(ge=2, le=1000)
+    joining_closures: int = Field(ge=1, le=100)
+    retrial_period: NonNegative
     relinearize_translation: Positive
     relinearize_rotation: Positive
     relinearize_every: int = Field(ge=1, le=1000)
     publish_period: Positive
     correction_notice: NonNegative
+    correction_max_speed: Positive
+    correction_max_turn_rate: Positive
+    correction_jump: Positive
     autosave_period: NonNegative
     map: str
 
