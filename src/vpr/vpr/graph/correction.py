@@ -41,6 +41,10 @@ class SmoothCorrection:
         self._stamp_ns = 0
         self._session: int | None = None
 
+    def leave_session(self) -> None:
+        """Know nothing of where the robot is next: the next step may be a jump."""
+        self._session = None
+
     def follow(self, session: int, target: Pose, odometry: Pose, stamp_ns: int) -> Correction:
         """Move towards the graph's map_T_odom.
 
