@@ -280,6 +280,12 @@ class PoseGraphConfig(NodeConfig):
     recent_closures: int = Field(ge=2, le=1000)
     joining_closures: int = Field(ge=1, le=100)
     retrial_period: NonNegative
+    gps: bool
+    gps_sigma: Positive
+    gps_min_sigma: Positive
+    gps_max_sigma: Positive
+    gps_spread: Positive
+    gps_tilt_sigma: Positive
     relinearize_translation: Positive
     relinearize_rotation: Positive
     relinearize_every: int = Field(ge=1, le=1000)

@@ -1,5 +1,7 @@
 """sequence_matching and pose_graph: sessions, missing and bad odometry, closures, maps."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from conftest import LATCHED
@@ -230,7 +232,7 @@ def test_a_wrong_closure_inside_is_retracted_and_map_to_odom_never_jumps(probe, 
     assert status["published closures rejected"] >= "1"
     assert abs(corrections[-1].transform.translation.x) < 0.1
     steps = [(c.header.stamp, c.transform.translation.x) for c in corrections]
-    for (early, x), (late, next_x) in zip(steps, steps[1:], strict=False):
+    for (early, x), (late, next_x) in pairwise(steps):
         seconds = late.sec - early.sec + (late.nanosec - early.nanosec) / 1e9
         assert abs(next_x - x) <= 0.5 * max(seconds, 0.0) + 1e-6
     assert not jumps

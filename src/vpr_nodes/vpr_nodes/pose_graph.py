@@ -31,7 +31,7 @@ from vpr_interfaces.msg import PoseGraph as PoseGraphMsg
 from vpr.config import PoseGraphConfig
 from vpr.geometry import inverse, quaternion_of, rotation_angle, translation_norm
 from vpr.graph.correction import SmoothCorrection
-from vpr.graph.edges import EdgeVerdict
+from vpr.graph.edges import EdgeKind, EdgeVerdict
 from vpr.graph.jury_process import JuryError, JuryProcess
 from vpr.graph.pose_graph import PoseGraph
 from vpr.messages import closure_of, keyframe_of, pose_of, stamp_ns
@@ -256,7 +256,8 @@ class PoseGraphNode(VprNode):
             return
         self.changed = False
         self.health.notes.update(self.graph.counters)
-        nodes, edges = self.graph.nodes(), self.graph.edges()
+        nodes = self.graph.nodes()
+        edges = [edge for edge in self.graph.edges() if edge.kind != EdgeKind.FIX]
         stamp = time_msg(max((node.stamp_ns for node in nodes), default=0))
         path = PathMsg()
         path.header.stamp, path.header.frame_id = stamp, MAP_FRAME

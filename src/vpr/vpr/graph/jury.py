@@ -39,7 +39,7 @@ class Case:
     ids: NDArray[np.int64]  # (N,) keyframes, ascending
     sessions: NDArray[np.int64]  # (N,)
     poses: NDArray[np.float64]  # (N, 4, 4) map_T_base
-    edges: tuple[Edge, ...]  # with both ends in the map
+    edges: tuple[Edge, ...]  # steps and closures with both ends in the map
     numbers: tuple[int, ...]
 
 
@@ -85,11 +85,7 @@ def judge(case: Case) -> Ruling:
 def _graph_of(case: Case, group: LieGroup) -> G2oGraph:
     """The case as a graph whose odometry is trusted; sessions are tied, if loosely."""
     measurements = [_measurement(edge, group) for edge in case.edges]
-    tie_of = {
-        edge.to_id: number
-        for number, edge in enumerate(case.edges)
-        if edge.kind is not EdgeKind.CLOSURE
-    }
+    tie_of = {edge.to_id: number for number, edge in enumerate(case.edges) if edge.is_step}
     order = case.ids.tolist()
     first = order[0]
     poses = dict(zip(order, case.poses, strict=True))

@@ -24,6 +24,7 @@ from scipy.stats import chi2 as chi2_distribution
 from vpr.config import PoseGraphConfig
 from vpr.geometry import inverse, relative, rotation_angle, translation_norm
 from vpr.graph.edges import Edge, EdgeKind, EdgeVerdict, GraphNode, PoseGraphError, pose_problem
+from vpr.graph.fixes import FixError, Geodetic, fix_edge
 from vpr.graph.jury import Case, Ruling
 from vpr.graph.lie_group import LieGroup, lie_group
 from vpr.graph.measurements import (
@@ -35,7 +36,7 @@ from vpr.graph.measurements import (
 from vpr.graph.recent import RecentClosures, Support
 from vpr.graph.smoother import Smoother
 from vpr.graph.state import GraphState
-from vpr.records import ClosureState, Covariance, Keyframe, LoopClosure, Pose
+from vpr.records import ClosureState, Covariance, GpsFix, Keyframe, LoopClosure, Pose
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ class PoseGraph:
         self._told: dict[tuple[int, int], LoopClosure] = {}  # as they came
         self._waiting: set[tuple[int, int]] = set()  # for others to join two sessions with
         self._reversals: list[LoopClosure] = []
+        self._origin: Geodetic | None = None  # of the ENU frame: the first fix
+        self._loose_fixes: list[Edge] = []  # of keyframes too close together to use them yet
         self._judged = 0  # edges when a case was last taken
 
     def add_keyframe(self, keyframe: Keyframe) -> None:
@@ -98,6 +101,8 @@ class PoseGraph:
         if odometry is not None:
             session.located = node
         self.counters["keyframes"] += 1
+        if self.config.gps and keyframe.fix is not None:
+            self._take_fix(node, session, keyframe.fix)
 
     def add_closure(self, closure: LoopClosure, by_hand: bool = False) -> EdgeVerdict:
         """Add a verified closure that fits what the graph knows; refuse any other with a reason.
@@ -126,8 +131,8 @@ class PoseGraph:
 
     def case(self) -> Case | None:
         """The map for a jury; None where no closure came since the last case."""
-        numbers = range(self._judged, len(self._edges))
-        if self._map is None or all(self._edges[i].kind is not EdgeKind.CLOSURE for i in numbers):
+        new = self._edges[self._judged :]
+        if self._map is None or all(edge.kind is not EdgeKind.CLOSURE for edge in new):
             return None
         self._judged = len(self._edges)
         sessions = [s for s in self._sessions.values() if s.smoother is self._map]
@@ -135,7 +140,7 @@ class PoseGraph:
         inside = [
             i
             for i, e in enumerate(self._edges)
-            if e.from_id in session_of and e.to_id in session_of
+            if e.from_id in session_of and e.to_id in session_of and e.kind is not EdgeKind.FIX
         ]
         ids = sorted(session_of)
         return Case(
@@ -244,6 +249,7 @@ class PoseGraph:
                 [smoothers.index(self._sessions[node.session].smoother) for node in nodes], np.int64
             ),
             edges=tuple(self._edges),
+            origin=self._origin,
         )
 
     @classmethod
@@ -266,6 +272,7 @@ class PoseGraph:
         for piece in np.unique(state.pieces).tolist():
             graph._restore_piece(state, np.flatnonzero(state.pieces == piece))
         graph._recount(state.edges)
+        graph._origin = state.origin
         return graph
 
     def _checked_odometry(self, keyframe: Keyframe) -> Pose | None:
@@ -288,6 +295,21 @@ class PoseGraph:
         if keyframe.odometry_covariance is None or not keyframe.odometry_covariance.any():
             self.counters["odometry_without_covariance"] += 1  # steps have one of their own
         return self._group.pose(self._group.element(keyframe.odometry))
+
+    def _take_fix(self, node: _Node, session: _Session, fix: GpsFix) -> None:
+        """Tie a keyframe to the globe, once its session has moved far enough to be placed on it."""
+        origin = self._origin or (fix.latitude, fix.longitude, fix.altitude)
+        try:
+            self._loose_fixes.append(fix_edge(self.config, node.id, fix, origin))
+        except FixError as refused:
+            self.counters[refused.key] += 1
+            return
+        self._origin = origin
+        self.counters["fixes"] += 1
+        own = [edge for edge in self._loose_fixes if edge.to_id in session.smoother]
+        if added := session.smoother.add_fixes(own):
+            self._edges += added
+            self._loose_fixes = [e for e in self._loose_fixes if e.to_id not in session.smoother]
 
     def _begin_session(self, node: _Node) -> _Session:
         smoother = Smoother(self.config, self._group)
@@ -413,7 +435,9 @@ class PoseGraph:
             base_T_other = base.pose(edge.from_id) @ edge.measured @ inverse(other.pose(edge.to_id))
         moved = {i: base_T_other @ pose for i, pose in self._poses_of(other)}
         edges = [known for known in self._edges if known.to_id in moved]
-        base.absorb(moved, [e for e in edges if e.state is ClosureState.VERIFIED] + [edge])
+        verified = [e for e in edges if e.state is ClosureState.VERIFIED]
+        base.absorb(moved, [e for e in verified if e.kind is not EdgeKind.FIX] + [edge])
+        base.add_fixes([e for e in verified if e.kind is EdgeKind.FIX])
         joined = tuple(s for s, session in self._sessions.items() if session.smoother is other)
         for session in joined:
             self._sessions[session].smoother = base
@@ -467,8 +491,7 @@ class PoseGraph:
             if session.smoother is self._map and session.nodes[0].id not in poses:
                 return None
         for edge in self._edges:
-            later = edge.kind is not EdgeKind.CLOSURE and edge.to_id not in poses
-            if later and edge.from_id in poses:
+            if edge.is_step and edge.to_id not in poses and edge.from_id in poses:
                 poses[edge.to_id] = poses[edge.from_id] @ edge.measured
         return poses
 
@@ -516,7 +539,9 @@ def _solved(
     if others:
         verified = ClosureState.VERIFIED
         inside = [e for e in edges if e.to_id in poses and e.state is verified]
-        smoother.absorb({i: poses[i] for i in others}, inside)
+        known = [e for e in inside if e.kind is not EdgeKind.FIX]
+        smoother.absorb({i: poses[i] for i in others}, known)
+        smoother.add_fixes([e for e in inside if e.kind is EdgeKind.FIX])
     return smoother
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vpr.graph.edges import Edge, EdgeKind
+from vpr.graph.edges import Edge
 from vpr.graph.lie_group import LieGroup, Matrix
 from vpr.graph.pairwise import Corrections, grown_clique, largest_clique, loop_chi2
 
@@ -73,9 +73,9 @@ class RecentClosures:
         self._windows: dict[tuple[int, int], _Window] = {}
 
     def follow(self, edges: Iterable[Edge]) -> None:
-        """Take in further steps of odometry, in the order they came; closures are passed over."""
+        """Take in further steps of odometry, in the order they came; pass over other edges."""
         for edge in edges:
-            if edge.kind is EdgeKind.CLOSURE:
+            if not edge.is_step:
                 continue
             start, drift = self._at(edge.from_id)
             pose = start.compose(self._group.element(edge.measured))
