@@ -284,6 +284,7 @@ class PoseGraphConfig(NodeConfig):
     gps_sigma: Positive
     gps_min_sigma: Positive
     gps_max_sigma: Positive
+    gps_distance: NonNegative
     gps_spread: Positive
     gps_tilt_sigma: Positive
     relinearize_translation: Positive

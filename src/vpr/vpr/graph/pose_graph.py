@@ -52,6 +52,7 @@ class _Session:
     smoother: Smoother
     nodes: list[_Node] = field(default_factory=list)
     located: _Node | None = None  # newest node that has odometry
+    fixed: _Node | None = None  # newest node whose GPS fix is used
 
 
 class PoseGraph:
@@ -298,13 +299,17 @@ class PoseGraph:
 
     def _take_fix(self, node: _Node, session: _Session, fix: GpsFix) -> None:
         """Tie a keyframe to the globe, once its session has moved far enough to be placed on it."""
+        if session.fixed is not None:
+            poses = session.smoother.pose(session.fixed.id), session.smoother.pose(node.id)
+            if translation_norm(relative(*poses)) < self.config.gps_distance:
+                return
         origin = self._origin or (fix.latitude, fix.longitude, fix.altitude)
         try:
             self._loose_fixes.append(fix_edge(self.config, node.id, fix, origin))
         except FixError as refused:
             self.counters[refused.key] += 1
             return
-        self._origin = origin
+        self._origin, session.fixed = origin, node
         self.counters["fixes"] += 1
         own = [edge for edge in self._loose_fixes if edge.to_id in session.smoother]
         if added := session.smoother.add_fixes(own):
