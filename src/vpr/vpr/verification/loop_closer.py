@@ -37,7 +37,7 @@ from vpr.verification.plausibility import (
     odometry_forbids,
 )
 from vpr.verification.relative_pose import RelativePose, metric_pose, weak_pose
-from vpr.verification.two_view import TwoView, agreeing_matches
+from vpr.verification.two_view import TwoView, agreeing_matches, shortcoming
 
 
 class _Refused(Exception):
@@ -54,7 +54,12 @@ def _refuse_if(key: str, reason: str, inliers: int = 0) -> None:
         raise _Refused(key, reason, inliers)
 
 
-def _extractor(config: LoopClosureConfig) -> FeatureExtractor:
+def feature_extractor(config: LoopClosureConfig) -> FeatureExtractor:
+    """The extractor of ``config.features``.
+
+    Raises:
+        ConfigError: its package is not installed.
+    """
     if config.features == "orb":
         return OrbFeatures(config)
     from vpr.verification.xfeat import XFeatFeatures  # PyTorch takes its time to load
@@ -62,7 +67,12 @@ def _extractor(config: LoopClosureConfig) -> FeatureExtractor:
     return XFeatFeatures(config)
 
 
-def _matcher(config: LoopClosureConfig) -> FeatureMatcher:
+def feature_matcher(config: LoopClosureConfig) -> FeatureMatcher:
+    """The matcher of ``config.matcher``, for those features.
+
+    Raises:
+        ConfigError: its package is not installed, or the configured GPU is not there.
+    """
     if config.features == "orb":
         return NearestMatcher(config)
     from vpr.verification.learned_matching import matcher_of
@@ -93,8 +103,8 @@ class LoopCloser:
 
     def __init__(self, config: LoopClosureConfig) -> None:
         self.config = config = config.for_these_features()
-        self._extractor = _extractor(config)
-        self._matcher = _matcher(config)
+        self._extractor = feature_extractor(config)
+        self._matcher = feature_matcher(config)
         values = config.camera_in_base
         self._base_T_camera = pose_from_quaternion(values[:3], values[3:])
         self._views = KeyframeViews(config, self._base_T_camera)
@@ -198,7 +208,7 @@ class LoopCloser:
         query_features = candidate.query_features
         reference_features = candidate.reference_features
         views = agreeing_matches(query_features, reference_features, matched, self.config)
-        self._check_matches(views)
+        _refuse_if(*shortcoming(views, self.config), views.inliers)
         measured = self._measure(candidate, views)
         calibrated = not (query_features.camera.assumed or reference_features.camera.assumed)
         if calibrated and not measured.metric and not is_checkable(pair):
@@ -231,37 +241,6 @@ class LoopCloser:
                 f"keyframe {keyframe_id} has only {len(view.features)} features: blank or blurred",
             )
         return view, view.features
-
-    def _check_matches(self, views: TwoView) -> None:
-        config = self.config
-        if views.inliers < config.min_inliers:
-            raise _Refused(
-                "too_few_inliers",
-                f"{views.inliers} of {views.matches} matches agree with one motion, "
-                f"{config.min_inliers} needed",
-                views.inliers,
-            )
-        if views.aligned < config.min_aligned:
-            raise _Refused(
-                "layout",
-                f"{views.inliers} matches agree with one motion, but only {views.aligned} keep "
-                f"their layout, {config.min_aligned} needed",
-                views.inliers,
-            )
-        if views.share < config.min_inlier_share:
-            raise _Refused(
-                "inlier_share",
-                f"only {views.share:.0%} of {views.matches} matches agree with one motion, "
-                f"{config.min_inlier_share:.0%} needed",
-                views.inliers,
-            )
-        if views.coverage < config.min_inlier_coverage:
-            raise _Refused(
-                "coverage",
-                f"the {views.inliers} agreeing matches cover {views.coverage:.0%} of the image, "
-                f"{config.min_inlier_coverage:.0%} needed",
-                views.inliers,
-            )
 
     def _check_unconfirmed(self, views: TwoView) -> None:
         """Twin houses share a few dozen matches; only more than that can stand alone."""

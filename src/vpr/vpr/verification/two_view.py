@@ -85,6 +85,31 @@ def agreeing_matches(
     )
 
 
+def shortcoming(views: TwoView, config: LoopClosureConfig) -> tuple[str, str]:
+    """The first test that two views fail, and what a person may read; both "" where they pass."""
+    agree = f"{views.inliers} matches agree with one motion"
+    if views.inliers < config.min_inliers:
+        return "too_few_inliers", (
+            f"{views.inliers} of {views.matches} matches agree with one motion, "
+            f"{config.min_inliers} needed"
+        )
+    if views.aligned < config.min_aligned:
+        return "layout", (
+            f"{agree}, but only {views.aligned} keep their layout, {config.min_aligned} needed"
+        )
+    if views.share < config.min_inlier_share:
+        return "inlier_share", (
+            f"only {views.share:.0%} of {views.matches} matches agree with one motion, "
+            f"{config.min_inlier_share:.0%} needed"
+        )
+    if views.coverage < config.min_inlier_coverage:
+        return "coverage", (
+            f"the {views.inliers} agreeing matches cover {views.coverage:.0%} of the image, "
+            f"{config.min_inlier_coverage:.0%} needed"
+        )
+    return "", ""
+
+
 def _turned_alike(
     query: LocalFeatures,
     reference: LocalFeatures,
