@@ -217,6 +217,7 @@ class LoopClosureConfig(ImageInput):
     feature_contrast: int = Field(ge=1, le=100)
     feature_min_width: int = Field(ge=64, le=4096)
     feature_max_width: int = Field(ge=64, le=4096)
+    thumbnail_width: int = Field(ge=0, le=640)
     match_ratio: Annotated[float, Field(gt=0.0, le=1.0)]
     match_max_distance: int = Field(ge=1, le=256)
     match_min_similarity: Fraction
