@@ -37,7 +37,8 @@ def fix_at(pose, rng, sigma=1.0, origin=ORIGIN, covariance=COVARIANCE):
 def drive(mode="se3", laps=2.0, wrong=(), **overrides):
     """A drive with a bias in its odometry's heading, and a fix every second keyframe."""
     truth = circle(laps=laps, steps_a_lap=100, radius=40.0)
-    graph, rng = make_graph(mode=mode, gps_distance=0.0, **overrides), np.random.default_rng(5)
+    settings = {"gps": True, "gps_distance": 0.0} | overrides
+    graph, rng = make_graph(mode=mode, **settings), np.random.default_rng(5)
     odometry, white = [truth[0]], drifting(truth, seed=2, planar=True)
     for i, pose in enumerate(truth):
         if i:
@@ -83,7 +84,7 @@ def test_closures_and_fixes_go_together():
 
 
 def test_a_robot_that_has_not_moved_far_is_not_placed_by_its_fixes():
-    graph, rng = make_graph(), np.random.default_rng(0)
+    graph, rng = make_graph(gps=True), np.random.default_rng(0)
     for i in range(10):
         pose = pose_from_xy_yaw(i, 0, 0)
         graph.add_keyframe(replace(keyframe(i, pose), fix=fix_at(pose, rng, sigma=3.0)))
@@ -92,7 +93,7 @@ def test_a_robot_that_has_not_moved_far_is_not_placed_by_its_fixes():
 
 
 def test_of_keyframes_close_together_one_fix_is_used():
-    graph, rng = make_graph(gps_distance=10.0), np.random.default_rng(0)
+    graph, rng = make_graph(gps=True, gps_distance=10.0), np.random.default_rng(0)
     for i in range(101):
         pose = pose_from_xy_yaw(i, 0, 0)
         graph.add_keyframe(replace(keyframe(i, pose), fix=fix_at(pose, rng)))
@@ -111,7 +112,7 @@ def test_of_keyframes_close_together_one_fix_is_used():
     ],
 )
 def test_fixes_that_cannot_be_used_are_counted_and_left_out(changes, key):
-    graph = make_graph(gps_distance=0.0)
+    graph = make_graph(gps=True, gps_distance=0.0)
     good = fix_at(np.eye(4), np.random.default_rng(0))
     graph.add_keyframe(replace(keyframe(0, np.eye(4)), fix=replace(good, **changes)))
     graph.add_keyframe(replace(keyframe(1, np.eye(4)), fix=replace(good, covariance=None)))
@@ -153,7 +154,7 @@ def test_a_session_tied_later_brings_its_fixes():
 
 def test_maps_of_two_origins_are_joined_in_one():
     first, truth = drive(laps=1.0)
-    second = make_graph(gps_distance=0.0)
+    second = make_graph(gps=True, gps_distance=0.0)
     far = (48.1009, 11.5, 500.0)  # 100 m north
     rng = np.random.default_rng(4)
     for i, pose in enumerate(truth):

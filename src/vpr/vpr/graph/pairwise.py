@@ -41,14 +41,21 @@ def consistent_closures(graph: G2oGraph, closures: Sequence[int], gate: float) -
     Args:
         gate: squared Mahalanobis distance within which a loop comes back.
     """
-    if not closures:
-        return frozenset()
-    corrections = _corrections(graph, closures)
-    agreeing = np.zeros((len(closures), len(closures)), bool)
-    for i in range(len(closures) - 1):
-        agreeing[i, i + 1 :] = loop_chi2(corrections, i, graph.dimension) <= gate
-    agreeing |= agreeing.T
+    agreeing = closing_chi2(graph, closures) <= gate
     return frozenset(closures[i] for i in largest_clique(agreeing))
+
+
+def closing_chi2(graph: G2oGraph, closures: Sequence[int]) -> NDArray[np.float64]:
+    """(N, N) squared Mahalanobis distances by which loops of two closures miss their beginning.
+
+    The diagonal is infinite: a closure says nothing about itself.
+    """
+    chi2 = np.full((len(closures), len(closures)), np.inf)
+    if closures:
+        corrections = _corrections(graph, closures)
+        for i in range(len(closures) - 1):
+            chi2[i, i + 1 :] = chi2[i + 1 :, i] = loop_chi2(corrections, i, graph.dimension)
+    return chi2
 
 
 def _odometry(graph: G2oGraph) -> tuple[dict[int, Any], dict[int, Matrix]]:
@@ -122,7 +129,7 @@ def largest_clique(agreeing: NDArray[np.bool_]) -> list[int]:
     cliques = [
         grown_clique(agreeing, int(seed)) for seed in np.argsort(-degrees, kind="stable")[:SEEDS]
     ]
-    return max(cliques, key=len)
+    return max(cliques, key=len, default=[])
 
 
 def grown_clique(agreeing: NDArray[np.bool_], seed: int) -> list[int]:
