@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from vpr.graph.g2o import G2oGraph
+from vpr.graph.growing import GrowingGraph
 from vpr.graph.retrial import Retrial, gate_of
 from vpr.graph.solution import (
-    GrowingGraph,
     Solution,
     factor_of,
     initial_values,
