@@ -8,7 +8,9 @@ IROS 2012), and the poses inside follow from the ends, the difference shared out
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import gtsam
@@ -28,8 +30,8 @@ class OdometryRuns:
 
     def __init__(self, graph: G2oGraph) -> None:
         self.graph = graph
-        self._type = gtsam.Pose2 if graph.dimension == 3 else gtsam.Pose3
-        self._poses = [self._type()]
+        self._type: Any = gtsam.Pose2 if graph.dimension == 3 else gtsam.Pose3
+        self._poses: list[Any] = [self._type()]
         self._drifts: list[Matrix] = [np.zeros((graph.dimension, graph.dimension))]
         self._begins = [0]
         self._covariances: dict[bytes, Matrix] = {}  # few differ: inverted once each
@@ -114,3 +116,63 @@ def expanded(runs: OdometryRuns, active: Sequence[int], values: gtsam.Values) ->
         for place, inside in zip(inner, poses, strict=True):
             result.insert(graph.order[place], inside)
     return result
+
+
+@dataclass(frozen=True)
+class CondensedGraph:
+    """A graph, or the beginning of one, without the vertices that have odometry only.
+
+    ``numbers`` gives for each measurement of ``graph`` its number in the whole graph, None for a
+    stretch. ``active`` are the places, in the whole graph, of the vertices that are left.
+    """
+
+    graph: G2oGraph
+    numbers: tuple[int | None, ...]
+    active: tuple[int, ...]
+    runs: OdometryRuns
+
+    def expanded(self, values: gtsam.Values) -> gtsam.Values:
+        """Poses of all vertices from those that are left."""
+        return expanded(self.runs, self.active, values)
+
+
+def condensed_graph(graph: G2oGraph, vertices: int, closures: Iterable[int]) -> CondensedGraph:
+    """The first ``vertices`` of the order, with the closures given among them."""
+    place = {vertex: i for i, vertex in enumerate(graph.order[:vertices])}
+    runs = OdometryRuns(graph)
+    for _ in range(1, vertices):
+        runs.append()
+    running = {graph.tree[i - 1] for i in range(1, vertices) if runs.begin(i) < i}
+    single = sorted(graph.trusted.difference(running).union(closures))
+    single = [i for i in single if _ends(graph, i) <= place.keys()]
+    active = sorted(
+        {place[end] for i in single for end in _ends(graph, i)}
+        | {runs.begin(i) for i in range(vertices)}
+    )
+    at = {number: i for i, number in enumerate(single)}
+    measurements = [graph.measurements[number] for number in single]
+    numbers: list[int | None] = list(single)
+    tree = []
+    for one, other in pairwise(active):
+        if runs.begin(other) == other:
+            tree.append(at[graph.tree[other - 1]])
+            continue
+        tree.append(len(measurements))
+        measurements.append(runs.condensed(one, other))
+        numbers.append(None)
+    order = tuple(graph.order[i] for i in active)
+    trusted = [i for i, number in enumerate(numbers) if number is None or number in graph.trusted]
+    small = G2oGraph(
+        graph.dimension,
+        {vertex: graph.initial[vertex] for vertex in order},
+        tuple(measurements),
+        order,
+        tuple(tree),
+        frozenset(trusted),
+    )
+    return CondensedGraph(small, tuple(numbers), tuple(active), runs)
+
+
+def _ends(graph: G2oGraph, number: int) -> set[int]:
+    measurement = graph.measurements[number]
+    return {measurement.from_id, measurement.to_id}

@@ -1,4 +1,4 @@
-"""A pose graph given vertex by vertex, as a robot would, and solved by iSAM2 (Kaess et al. 2012)."""
+"""A pose graph given vertex by vertex, solved by iSAM2 as it grows (Kaess et al., IJRR 2012)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from vpr.graph.condensing import OdometryRuns, expanded
 from vpr.graph.g2o import G2oGraph, Matrix, Measurement, continued
-from vpr.graph.solution import element_at, factor_of, initial_values, prior_of
+from vpr.graph.solution import chosen, element_at, factor_of, initial_values, prior_of
 
 RELINEARIZE = 0.05  # m and rad
 RELINEARIZE_EVERY = 3  # updates; with 10, a drive of 3500 poses ends 8 % above the batch error
@@ -34,14 +34,13 @@ class GrowingGraph:
         self._graph = graph
         self._place = {vertex: place for place, vertex in enumerate(graph.order)}
         self._runs = OdometryRuns(graph)
-        self._isam = gtsam.ISAM2(_parameters("CHOLESKY"))
         self._active = [0]  # places of the vertices that iSAM2 has, ascending
         self._factors: dict[_Key, Any] = {}
-        self._slots: dict[_Key, int] = {}  # in iSAM2
         self._ties: list[int] = []
-        first = gtsam.NonlinearFactorGraph()
-        first.add(prior_of(graph))
-        self._isam.update(first, initial_values(graph, graph.order[:1]))
+        self._isam: gtsam.ISAM2
+        self._slots: dict[_Key, int]  # in iSAM2
+        self._factorization: str
+        self._begin_anew(initial_values(graph, graph.order[:1]), "CHOLESKY")
 
     @property
     def measurements(self) -> list[int]:
@@ -62,13 +61,28 @@ class GrowingGraph:
 
     def exchange(self, added: Iterable[int], removed: Iterable[int]) -> None:
         """Add measurements between vertices that are inside, and take others out."""
+        self._update(self._exchange(added, removed))
+
+    def correct(self, added: Iterable[int], removed: Iterable[int], poses: gtsam.Values) -> None:
+        """As ``exchange``, and go on from given poses of all vertices.
+
+        After closures that were wrong, iSAM2 may be where it can't come back from by small steps.
+        """
+        change = self._exchange(added, removed)
+        for key in change.removed:
+            del self._factors[key]
+        self._factors.update(change.added)
+        vertices = [self._graph.order[place] for place in self._active]
+        self._begin_anew(chosen(self._graph, poses, vertices), self._factorization)
+
+    def _exchange(self, added: Iterable[int], removed: Iterable[int]) -> _Change:
         numbers = list(added)
         measurements = [self._graph.measurements[number] for number in numbers]
         change = self._activation(end for m in measurements for end in (m.from_id, m.to_id))
         for number, measurement in zip(numbers, measurements, strict=True):
             change.added[True, number] = factor_of(self._graph, measurement)
         change.removed.extend((True, number) for number in removed)
-        self._update(change)
+        return change
 
     def pose(self, vertex: int) -> Any:
         """Best pose of one vertex."""
@@ -162,14 +176,21 @@ class GrowingGraph:
         for vertex in values.keys():  # noqa: SIM118 - not a mapping
             if not everything.exists(vertex):
                 everything.insert(vertex, element_at(self._graph, values, vertex))
+        settled = gtsam.LevenbergMarquardtOptimizer(self._everything(), everything).optimize()
+        self._begin_anew(settled, "QR")
+
+    def _begin_anew(self, values: gtsam.Values, factorization: str) -> None:
+        self._factorization = factorization
+        self._isam = gtsam.ISAM2(_parameters(factorization))
+        slots = self._isam.update(self._everything(), values).getNewFactorsIndices()
+        self._slots = dict(zip(self._factors, slots[1:], strict=True))
+
+    def _everything(self) -> gtsam.NonlinearFactorGraph:
         factors = gtsam.NonlinearFactorGraph()
         factors.add(prior_of(self._graph))
         for factor in self._factors.values():
             factors.add(factor)
-        settled = gtsam.LevenbergMarquardtOptimizer(factors, everything).optimize()
-        self._isam = gtsam.ISAM2(_parameters("QR"))
-        slots = self._isam.update(factors, settled).getNewFactorsIndices()
-        self._slots = dict(zip(self._factors, slots[1:], strict=True))
+        return factors
 
 
 @dataclass

@@ -32,20 +32,26 @@ class _Corrections:
     to_drift: Matrix
 
 
-def consistent_closures(graph: G2oGraph, closures: Sequence[int], gate: float) -> frozenset[int]:
-    """Numbers of the closures in the largest agreeing set that a greedy search finds.
+def loop_chi2(graph: G2oGraph, closures: Sequence[int]) -> NDArray[np.float64]:
+    """(N, N) squared Mahalanobis distances by which loops of two closures miss their beginning.
 
-    Args:
-        gate: squared Mahalanobis distance within which a loop comes back.
+    The diagonal is infinite: a closure says nothing about itself.
     """
-    if not closures:
-        return frozenset()
-    corrections = _corrections(graph, closures)
-    agreeing = np.zeros((len(closures), len(closures)), bool)
-    for i in range(len(closures) - 1):
-        agreeing[i, i + 1 :] = _loop_chi2(corrections, i, graph.dimension) <= gate
-    agreeing |= agreeing.T
-    return frozenset(closures[i] for i in _clique(agreeing))
+    chi2 = np.full((len(closures), len(closures)), np.inf)
+    if closures:
+        corrections = _corrections(graph, closures)
+        for i in range(len(closures) - 1):
+            chi2[i, i + 1 :] = chi2[i + 1 :, i] = _loop_chi2(corrections, i, graph.dimension)
+    return chi2
+
+
+def largest_agreeing(agreeing: NDArray[np.bool_]) -> list[int]:
+    """Rows of the largest set that agrees two by two, as far as a greedy search finds it."""
+    if not len(agreeing):
+        return []
+    degrees = agreeing.sum(axis=1)
+    cliques = [_grown(agreeing, int(seed)) for seed in np.argsort(-degrees, kind="stable")[:SEEDS]]
+    return max(cliques, key=len)
 
 
 def _odometry(graph: G2oGraph) -> tuple[dict[int, Any], dict[int, Matrix]]:
@@ -107,12 +113,6 @@ def _between(one: Matrix, others: Matrix) -> Matrix:
     difference = others - one
     sign = np.sign(np.trace(difference, axis1=-2, axis2=-1))
     return np.asarray(difference * sign[:, None, None])
-
-
-def _clique(agreeing: NDArray[np.bool_]) -> list[int]:
-    degrees = agreeing.sum(axis=1)
-    cliques = [_grown(agreeing, int(seed)) for seed in np.argsort(-degrees, kind="stable")[:SEEDS]]
-    return max(cliques, key=len)
 
 
 def _grown(agreeing: NDArray[np.bool_], seed: int) -> list[int]:

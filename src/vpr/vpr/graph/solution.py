@@ -53,6 +53,14 @@ def initial_values(graph: G2oGraph, vertices: Iterable[int]) -> gtsam.Values:
     return values
 
 
+def chosen(graph: G2oGraph, values: gtsam.Values, vertices: Iterable[int]) -> gtsam.Values:
+    """The poses of some vertices."""
+    result = gtsam.Values()
+    for vertex in vertices:
+        result.insert(vertex, element_at(graph, values, vertex))
+    return result
+
+
 def solve_batch(
     graph: G2oGraph, factors: Iterable[Any], initial: gtsam.Values, relative_tolerance: float = 1e-5
 ) -> Solution:
