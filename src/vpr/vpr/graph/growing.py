@@ -181,7 +181,7 @@ class GrowingGraph:
 
     def _begin_anew(self, values: gtsam.Values, factorization: str) -> None:
         self._factorization = factorization
-        self._isam = gtsam.ISAM2(_parameters(factorization))
+        self._isam = gtsam.ISAM2(isam_parameters(factorization))
         slots = self._isam.update(self._everything(), values).getNewFactorsIndices()
         self._slots = dict(zip(self._factors, slots[1:], strict=True))
 
@@ -211,7 +211,8 @@ def _constraints(root: Iterable[int]) -> tuple[Any, ...]:
     return (groups, None, keys, False) if keys.size() else ()
 
 
-def _parameters(factorization: str) -> gtsam.ISAM2Params:
+def isam_parameters(factorization: str) -> gtsam.ISAM2Params:
+    """As the growing graph has them; ``factorization`` is CHOLESKY or QR."""
     parameters = gtsam.ISAM2Params()
     parameters.setFactorization(factorization)
     parameters.setRelinearizeThreshold(RELINEARIZE)
