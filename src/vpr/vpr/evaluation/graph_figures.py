@@ -66,7 +66,7 @@ def _growth_tasks(data: Path | None) -> Iterator[Task]:
 
 def _outlier_tasks(data: Path | None, seeds: tuple[int, ...]) -> Iterator[Task]:
     made: dict[str, Callable[[int], MadeGraph]] = {
-        "made city, 2-D": partial(city_graph, 800),
+        "made city, 2-D": partial(city_graph, 300),
         "made sphere, 3-D": partial(sphere_graph, 10, 20),
     }
     if data is not None:

@@ -87,9 +87,9 @@ class GrowingGraph:
     def pose(self, vertex: int) -> Any:
         """Best pose of one vertex."""
         place = self._place[vertex]
-        at = bisect_left(self._active, place)
-        if at < len(self._active) and self._active[at] == place:
+        if self._is_active(place):
             return self._estimate(place)
+        at = bisect_left(self._active, place)
         before = self._active[at - 1]
         if at == len(self._active) or self._runs.begin(self._active[at]) > before:
             return self._runs.continued(before, self._estimate(before), place)
@@ -114,6 +114,10 @@ class GrowingGraph:
         residual = measurement.measured.localCoordinates(expected)
         return float(residual @ np.linalg.solve(covariance, residual))
 
+    def _is_active(self, place: int) -> bool:
+        at = bisect_left(self._active, place)
+        return at < len(self._active) and self._active[at] == place
+
     def _estimate(self, place: int) -> Any:
         vertex = self._graph.order[place]
         if self._graph.dimension == 3:
@@ -133,7 +137,9 @@ class GrowingGraph:
     def _activation(self, vertices: Iterable[int]) -> _Change:
         """What hands vertices over to iSAM2: their poses, and the stretches that they part."""
         change, active = _Change(), self._active
-        places = sorted({self._place[v] for v in vertices}.difference(active))
+        places = sorted(
+            place for place in {self._place[v] for v in vertices} if not self._is_active(place)
+        )
         for place in places:
             change.values.insert(self._graph.order[place], self.pose(self._graph.order[place]))
         for place in places:
