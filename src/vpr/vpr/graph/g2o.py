@@ -22,6 +22,9 @@ Matrix = NDArray[np.float64]
 
 _ROTATION_FIRST = np.array([3, 4, 5, 0, 1, 2])
 _UNIT_TOLERANCE = 0.01  # a quaternion further than this from length 1 is damage, not rounding
+_MAX_POSITION = 1e9  # m; beyond, double precision holds no millimetres
+_MAX_INFORMATION = 1e16  # 10 nm
+_MIN_RATIO = 1e-15  # of eigenvalues; below, double precision can't tell it from zero
 
 
 class G2oError(PoseGraphError):
@@ -48,6 +51,8 @@ class _Dialect:
     numbers: int  # that give a pose
 
     def element(self, numbers: list[float]) -> Any:
+        if max(map(abs, numbers)) > _MAX_POSITION:
+            raise ValueError("pose is out of range")
         if self.dimension == 3:
             return gtsam.Pose2(*numbers)
         quaternion = np.array(numbers[3:])
@@ -67,12 +72,12 @@ class _Dialect:
         result = np.zeros((self.dimension, self.dimension))
         rows, columns = np.triu_indices(self.dimension)
         result[rows, columns] = result[columns, rows] = upper
-        try:
-            np.linalg.cholesky(result)
-        except np.linalg.LinAlgError:
-            smallest = float(np.linalg.eigvalsh(result)[0])
-            problem = f"information is not positive definite (eigenvalue {smallest:.3g})"
-            raise ValueError(problem) from None
+        eigenvalues = np.linalg.eigvalsh(result)
+        smallest, largest = float(eigenvalues[0]), float(eigenvalues[-1])
+        if largest > _MAX_INFORMATION:
+            raise ValueError(f"information is out of range (eigenvalue {largest:.3g})")
+        if smallest <= _MIN_RATIO * largest:
+            raise ValueError(f"information is not positive definite (eigenvalue {smallest:.3g})")
         return result if self.dimension == 3 else result[np.ix_(_ROTATION_FIRST, _ROTATION_FIRST)]
 
     def upper_of(self, information: Matrix) -> list[float]:

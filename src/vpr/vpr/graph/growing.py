@@ -12,7 +12,14 @@ import numpy as np
 
 from vpr.graph.condensing import OdometryRuns, expanded
 from vpr.graph.g2o import G2oGraph, Matrix, Measurement, continued
-from vpr.graph.solution import chosen, element_at, factor_of, initial_values, prior_of
+from vpr.graph.solution import (
+    UnsolvableGraph,
+    chosen,
+    element_at,
+    factor_of,
+    initial_values,
+    prior_of,
+)
 
 RELINEARIZE = 0.05  # m and rad
 RELINEARIZE_EVERY = 3  # updates; with 10, a drive of 3500 poses ends 8 % above the batch error
@@ -28,6 +35,8 @@ class GrowingGraph:
 
     Cholesky factors are several times faster than QR but give up on badly scaled information; then
     all is handed to QR once, and the graph goes on.
+
+    Whatever adds to it raises UnsolvableGraph where QR gives up too.
     """
 
     def __init__(self, graph: G2oGraph) -> None:
@@ -188,7 +197,11 @@ class GrowingGraph:
     def _begin_anew(self, values: gtsam.Values, factorization: str) -> None:
         self._factorization = factorization
         self._isam = gtsam.ISAM2(isam_parameters(factorization))
-        slots = self._isam.update(self._everything(), values).getNewFactorsIndices()
+        try:
+            slots = self._isam.update(self._everything(), values).getNewFactorsIndices()
+        except RuntimeError as error:
+            cause = str(error).strip().partition("\n")[0]
+            raise UnsolvableGraph(f"graph can't be solved: {cause}") from error
         self._slots = dict(zip(self._factors, slots[1:], strict=True))
 
     def _everything(self) -> gtsam.NonlinearFactorGraph:

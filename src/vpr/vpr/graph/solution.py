@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,9 +10,14 @@ from typing import Any
 
 import gtsam
 
+from vpr.graph.edges import PoseGraphError
 from vpr.graph.g2o import G2oGraph, Measurement
 
 PRIOR_VARIANCE = 1e-6  # m^2 and rad^2: the first vertex is where the frame is, by definition
+
+
+class UnsolvableGraph(PoseGraphError):
+    """Measurements that no poses can be found for, though each of them is sound."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,11 @@ def chosen(graph: G2oGraph, values: gtsam.Values, vertices: Iterable[int]) -> gt
 def solve_batch(
     graph: G2oGraph, factors: Iterable[Any], initial: gtsam.Values, relative_tolerance: float = 1e-5
 ) -> Solution:
-    """Levenberg-Marquardt over the factors and the prior, from given poses."""
+    """Levenberg-Marquardt over the factors and the prior, from given poses.
+
+    Raises:
+        UnsolvableGraph: the error is not finite.
+    """
     nonlinear = gtsam.NonlinearFactorGraph()
     nonlinear.add(prior_of(graph))
     for factor in factors:
@@ -80,6 +90,8 @@ def solve_batch(
         previous, error = error, optimizer.error()
         if previous - error <= relative_tolerance * previous:
             break
+    if not math.isfinite(optimizer.error()):
+        raise UnsolvableGraph("graph can't be solved: its error is not finite")
     return Solution(optimizer.values(), optimizer.error(), tuple(steps))
 
 
