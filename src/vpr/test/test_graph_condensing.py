@@ -116,14 +116,14 @@ def test_odometry_alone_is_composed_exactly():
 
 
 def test_a_measurement_taken_out_leaves_no_trace():
-    graph = drive(3)
+    graph = drive(3, noise=0.05)
     closures = graph.closures
     growing = grown(graph)
     growing.exchange([], closures)
     assert not set(closures) & set(growing.measurements)
     odometry = initial_values(graph, graph.order)
     for vertex in graph.order:
-        assert growing.pose(vertex).equals(odometry.atPose2(vertex), 1e-3)
+        assert growing.pose(vertex).equals(odometry.atPose2(vertex), 0.01)
 
 
 def test_goes_on_from_given_poses():
@@ -152,8 +152,8 @@ def test_a_graph_that_branches_is_grown_too():
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_jury_of_modest_odometry_is_not_bent_by_a_group(seed):
-    """Claimed sigmas are 8 times the real ones: a false group strains less than its ten gates."""
-    clean = drive(3, count=200, every=3, noise=0.5, scale=8.0)
+    """Claimed sigmas are far above the real ones: a false group strains less than its ten gates."""
+    clean = drive(3, count=300, a_lap=100, every=3, noise=0.2, scale=3.0)
     clean = replace(clean, initial=optimize(clean, "none", incremental=False).poses)
     graph, false = with_false_closures(clean, 0.14, seed=seed, group=10)
     result = optimize(graph, "gnc", incremental=True)

@@ -104,7 +104,8 @@ def draw_outliers(file: Path, rows: Sequence[Row]) -> Path:
             axes.set_title(name)
         for axes in panels[len(names) :]:
             axes.set_axis_off()
-        panels[0].legend(fontsize=8)
+        if names:
+            panels[0].legend(fontsize=8)
         return _save(figure, file)
 
 
