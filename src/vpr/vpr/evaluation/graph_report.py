@@ -20,7 +20,7 @@ _GROWTH_HEAD = (
 )
 _OUTLIER_HEAD = (
     "| graph, false closures | without false ones | jury: random | jury: groups "
-    "| precision / recall | Levenberg-Marquardt | plain GNC | time of the jury |"
+    "| precision / recall | Levenberg-Marquardt | plain GNC | time of the jury | runs |"
 )
 _LINES = {  # of the picture: column, name, colour
     "believed_m": ("Levenberg-Marquardt", REJECTED),
@@ -47,7 +47,7 @@ def outlier_table(rows: Iterable[Row]) -> str:
     cases: dict[tuple[str, float], list[Row]] = {}
     for row in rows:
         cases.setdefault((row["graph"], row["share"]), []).append(row)
-    lines = [_OUTLIER_HEAD, "|---" * 8 + "|"]
+    lines = [_OUTLIER_HEAD, "|---" * 9 + "|"]
     for (name, share), found in sorted(cases.items()):
         kinds = [[r for r in found if (r["group"] > 1) == grouped] for grouped in (False, True)]
         judged = " | ".join(_metres(kind) for kind in kinds)
@@ -59,7 +59,7 @@ def outlier_table(rows: Iterable[Row]) -> str:
         times = [r["time_s"] for r in found]
         lines.append(
             f"| {name}, {share:.0%} | {_mean(found, 'clean_m')} m | {judged} | {worst} "
-            f"| {peers} | {np.mean(times):.1f} s |"
+            f"| {peers} | {np.mean(times):.1f} s | {len(found)} |"
         )
     return "\n".join(lines)
 
