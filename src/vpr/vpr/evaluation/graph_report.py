@@ -20,7 +20,7 @@ _GROWTH_HEAD = (
 )
 _OUTLIER_HEAD = (
     "| graph, false closures | without false ones | jury: random | jury: groups "
-    "| precision / recall | Levenberg-Marquardt | plain GNC | time of the jury | runs |"
+    "| precision / recall | Levenberg-Marquardt (m) | plain GNC (m) | time of the jury | runs |"
 )
 _LINES = {  # of the picture: column, name, colour
     "believed_m": ("Levenberg-Marquardt", REJECTED),
@@ -52,7 +52,7 @@ def outlier_table(rows: Iterable[Row]) -> str:
         kinds = [[r for r in found if (r["group"] > 1) == grouped] for grouped in (False, True)]
         judged = " | ".join(_metres(kind) for kind in kinds)
         peers = " | ".join(
-            " / ".join(_mean([r for r in kind if peer in r], peer) for kind in kinds) + " m"
+            " / ".join(_mean([r for r in kind if peer in r], peer) for kind in kinds)
             for peer in ("believed_m", "gnc_m")
         )
         worst = f"{min(r['precision'] for r in found):.3f} / {min(r['recall'] for r in found):.3f}"
@@ -73,7 +73,7 @@ def _metres(rows: Sequence[Row]) -> str:
 
 
 def _mean(rows: Sequence[Row], column: str) -> str:
-    return f"{np.mean([row[column] for row in rows]):.2f}" if rows else "-"
+    return f"{np.mean([row[column] for row in rows]):.2f}" if rows else "not run"
 
 
 def draw_growth(file: Path, row: Row) -> Path:
