@@ -14,7 +14,7 @@ from vpr.cli import app
 from vpr.graph.g2o import G2oError, read_g2o, write_g2o
 from vpr.graph.optimization import optimize
 from vpr.graph.outliers import with_false_closures
-from vpr.graph.pairwise import largest_agreeing, loop_chi2
+from vpr.graph.pairwise import consistent_closures
 from vpr.graph.retrial import gate_of
 
 G2O = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "g2o"
@@ -175,9 +175,9 @@ def test_members_of_a_group_agree_pairwise_and_true_closures_all_do(tmp_path):
     clean = read_g2o(written(tmp_path, laps(count=120, noise=0.5)))
     graph, false = with_false_closures(clean, 0.2, seed=3, group=5)
     gate = gate_of(graph)
-    assert sorted(largest_agreeing(loop_chi2(graph, sorted(false)[:5]) <= gate)) == list(range(5))
-    assert len(largest_agreeing(loop_chi2(graph, clean.closures) <= gate)) == len(clean.closures)
-    assert largest_agreeing(loop_chi2(graph, []) <= gate) == []
+    assert consistent_closures(graph, sorted(false)[:5], gate) == frozenset(sorted(false)[:5])
+    assert consistent_closures(graph, clean.closures, gate) == frozenset(clean.closures)
+    assert consistent_closures(graph, [], gate) == frozenset()
 
 
 def test_false_closures_are_the_same_for_one_seed(tmp_path):

@@ -32,6 +32,15 @@ class _Corrections:
     to_drift: Matrix
 
 
+def consistent_closures(graph: G2oGraph, closures: Sequence[int], gate: float) -> frozenset[int]:
+    """Numbers of the closures in the largest agreeing set that a greedy search finds.
+
+    Args:
+        gate: squared Mahalanobis distance within which a loop comes back.
+    """
+    return frozenset(closures[row] for row in largest_agreeing(loop_chi2(graph, closures) <= gate))
+
+
 def loop_chi2(graph: G2oGraph, closures: Sequence[int]) -> NDArray[np.float64]:
     """(N, N) squared Mahalanobis distances by which loops of two closures miss their beginning.
 
