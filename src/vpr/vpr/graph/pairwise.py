@@ -22,8 +22,11 @@ SEEDS = 20  # the greedy search for a clique begins at this many of the best-con
 
 
 @dataclass(frozen=True)
-class _Corrections:
-    """N closures as corrections of the world, with what is uncertain about each."""
+class Corrections:
+    """N closures as corrections of the world, with what is uncertain about each.
+
+    The drifts of two closures are compared where both begin in one drive, and both end in one.
+    """
 
     matrices: Matrix  # (N, k, k) C of each closure, homogeneous
     adjoints: Matrix  # (N, d, d) of C
@@ -38,10 +41,11 @@ def consistent_closures(graph: G2oGraph, closures: Sequence[int], gate: float) -
     Args:
         gate: squared Mahalanobis distance within which a loop comes back.
     """
-    return frozenset(closures[row] for row in largest_agreeing(loop_chi2(graph, closures) <= gate))
+    agreeing = closing_chi2(graph, closures) <= gate
+    return frozenset(closures[i] for i in largest_clique(agreeing))
 
 
-def loop_chi2(graph: G2oGraph, closures: Sequence[int]) -> NDArray[np.float64]:
+def closing_chi2(graph: G2oGraph, closures: Sequence[int]) -> NDArray[np.float64]:
     """(N, N) squared Mahalanobis distances by which loops of two closures miss their beginning.
 
     The diagonal is infinite: a closure says nothing about itself.
@@ -50,17 +54,8 @@ def loop_chi2(graph: G2oGraph, closures: Sequence[int]) -> NDArray[np.float64]:
     if closures:
         corrections = _corrections(graph, closures)
         for i in range(len(closures) - 1):
-            chi2[i, i + 1 :] = chi2[i + 1 :, i] = _loop_chi2(corrections, i, graph.dimension)
+            chi2[i, i + 1 :] = chi2[i + 1 :, i] = loop_chi2(corrections, i, graph.dimension)
     return chi2
-
-
-def largest_agreeing(agreeing: NDArray[np.bool_]) -> list[int]:
-    """Rows of the largest set that agrees two by two, as far as a greedy search finds it."""
-    if not len(agreeing):
-        return []
-    degrees = agreeing.sum(axis=1)
-    cliques = [_grown(agreeing, int(seed)) for seed in np.argsort(-degrees, kind="stable")[:SEEDS]]
-    return max(cliques, key=len)
 
 
 def _odometry(graph: G2oGraph) -> tuple[dict[int, Any], dict[int, Matrix]]:
@@ -77,7 +72,7 @@ def _odometry(graph: G2oGraph) -> tuple[dict[int, Any], dict[int, Matrix]]:
     return poses, drift
 
 
-def _corrections(graph: G2oGraph, closures: Sequence[int]) -> _Corrections:
+def _corrections(graph: G2oGraph, closures: Sequence[int]) -> Corrections:
     poses, drift = _odometry(graph)
     elements, own, from_drift, to_drift = [], [], [], []
     for number in closures:
@@ -88,7 +83,7 @@ def _corrections(graph: G2oGraph, closures: Sequence[int]) -> _Corrections:
         own.append(change @ np.linalg.inv(m.information) @ change.T)
         from_drift.append(drift[m.from_id])
         to_drift.append(drift[m.to_id])
-    return _Corrections(
+    return Corrections(
         np.array([element.matrix() for element in elements]),
         np.array([element.AdjointMap() for element in elements]),
         np.array(own),
@@ -97,8 +92,8 @@ def _corrections(graph: G2oGraph, closures: Sequence[int]) -> _Corrections:
     )
 
 
-def _loop_chi2(c: _Corrections, i: int, dimension: int) -> NDArray[np.float64]:
-    """Squared Mahalanobis distances of the loops of closure i with all later ones."""
+def loop_chi2(c: Corrections, i: int, dimension: int) -> NDArray[np.float64]:
+    """(N - i - 1,) squared Mahalanobis distances of the loops of closure i with all later ones."""
     errors = _tangent(c.matrices[i] @ np.linalg.inv(c.matrices[i + 1 :]), dimension)
     later = slice(i + 1, None)
     change = c.adjoints[i]
@@ -124,8 +119,21 @@ def _between(one: Matrix, others: Matrix) -> Matrix:
     return np.asarray(difference * sign[:, None, None])
 
 
-def _grown(agreeing: NDArray[np.bool_], seed: int) -> list[int]:
-    """Add the candidate that leaves most others, until none is left."""
+def largest_clique(agreeing: NDArray[np.bool_]) -> list[int]:
+    """Indices of the largest set that agrees throughout, by a greedy search.
+
+    Args:
+        agreeing: (N, N) symmetric, False on the diagonal.
+    """
+    degrees = agreeing.sum(axis=1)
+    cliques = [
+        grown_clique(agreeing, int(seed)) for seed in np.argsort(-degrees, kind="stable")[:SEEDS]
+    ]
+    return max(cliques, key=len, default=[])
+
+
+def grown_clique(agreeing: NDArray[np.bool_], seed: int) -> list[int]:
+    """A clique around one member: the candidate that leaves most others is added until none is."""
     clique, candidates = [seed], np.flatnonzero(agreeing[seed])
     inner = agreeing[np.ix_(candidates, candidates)]
     while len(candidates):

@@ -25,7 +25,7 @@ from scipy.stats import chi2 as chi2_distribution
 
 from vpr.graph.condensing import CondensedGraph, condensed_graph
 from vpr.graph.g2o import G2oGraph
-from vpr.graph.pairwise import largest_agreeing, loop_chi2
+from vpr.graph.pairwise import closing_chi2, largest_clique
 from vpr.graph.solution import chosen, factor_of, initial_values, prior_of, solve_batch
 
 GATE_PROBABILITY = 0.99999  # a true closure is this likely to lie inside the gate
@@ -94,7 +94,7 @@ class _Case:
         self._trusted = sorted(graph.trusted)
         self._closures = graph.closures
         self._gate = gate_of(graph)
-        self._loops = loop_chi2(graph, self._closures)
+        self._loops = closing_chi2(graph, self._closures)
         self._groups = self._grouped(condensed)
 
     def _grouped(self, condensed: CondensedGraph) -> list[NDArray[np.int64]]:
@@ -182,4 +182,4 @@ class _Case:
 
     def consistent(self, _start: gtsam.Values) -> frozenset[int]:
         """The largest pairwise consistent set."""
-        return frozenset(self._closures[row] for row in largest_agreeing(self._loops <= self._gate))
+        return frozenset(self._closures[row] for row in largest_clique(self._loops <= self._gate))
