@@ -251,6 +251,8 @@ class LoopClosureConfig(ImageInput):
     agreement_keyframes: int = Field(ge=1, le=1000)
     agreement_translation: Positive
     agreement_rotation: Positive
+    pose_prior_used: bool
+    pose_prior_sigmas: Positive
     map: str
 
 
@@ -282,6 +284,20 @@ class PoseGraphConfig(NodeConfig):
     correction_notice: NonNegative
     autosave_period: NonNegative
     map: str
+
+
+class PoseRegressionConfig(ImageInput):
+    """pose_regression: image to pose, motion and classes by a trained VLocNet++."""
+
+    node_name: ClassVar[str] = "pose_regression"
+    pose_model: str
+    camera_in_base: Annotated[list[float], Field(min_length=7, max_length=7)]
+    max_gap: Positive
+    time_jump_tolerance: NonNegative
+    camera_tolerance: Fraction
+    device: Literal["auto", "cpu", "cuda"]
+    mixed_precision: bool
+    threads: int = Field(ge=0, le=256)
 
 
 class GpsImageSyncConfig(ImageInput):
@@ -447,6 +463,7 @@ NODE_CONFIGS: tuple[type[NodeConfig], ...] = (
     LoopClosureConfig,
     PoseGraphConfig,
     GpsImageSyncConfig,
+    PoseRegressionConfig,
     FineTuningConfig,
     BagPlayerConfig,
     BagRecorderConfig,

@@ -66,7 +66,11 @@ class PosedFrames:
         )
 
     def held_out(self, share: float, block: int) -> NDArray[np.bool_]:
-        """A mask of blocks of consecutive frames, spread evenly, that make up about ``share``."""
+        """A mask of blocks of consecutive frames, spread evenly, that make up about ``share``.
+
+        Where ``block`` frames are more than that share, blocks are shorter.
+        """
+        block = max(1, min(block, int(share * len(self))))
         blocks = np.arange(len(self)) // block
         return np.asarray(np.floor((blocks + 1) * share) > np.floor(blocks * share))
 

@@ -22,6 +22,9 @@ from vpr.simulation.drive import plan_drive
 from vpr.simulation.recording import take_shot
 from vpr.simulation.world import build_world
 
+SOURCES = (
+    "7scenes:FOLDER, deeploc:FOLDER, or world:SEED:DRIVES with the seeds of its drives as 1,2,3"
+)
 KINECT_COLOUR_FOCAL = 525.0  # px of 640; 7-Scenes' own pages give no colour intrinsics
 ZED_FOCAL_OF_WIDTH = 0.55  # DeepLoc's camera at 720p: about 700 px of 1280
 DEEPLOC_CLASSES = 10
@@ -187,6 +190,24 @@ def simulated_drives(
                 yield Frame(name, sequence, index, shot.image, pose, shot.labels, shot.depth)
 
     return gather(frames(), camera, config)
+
+
+def frames_of(source: str, split: str, config: VLocNetConfig) -> PosedFrames:
+    """The frames that a word of the command line names, see ``SOURCES``.
+
+    Raises:
+        FramesError: no such source, or it cannot be read.
+        BagError: see ``seven_scenes``.
+    """
+    kind, _, rest = source.partition(":")
+    if kind == "7scenes" and rest:
+        return seven_scenes(Path(rest).expanduser(), split, config)
+    if kind == "deeploc" and rest:
+        return deeploc(Path(rest).expanduser(), split, config)
+    if kind == "world" and (found := re.fullmatch(r"(\d+):(\d+(?:,\d+)*)", rest)):
+        drives = [int(seed) for seed in found[2].split(",")]
+        return simulated_drives(int(found[1]), drives, config, SimulationConfig(image_rate=3.0))
+    raise FramesError(f"'{source}' names no frames: give {SOURCES}")
 
 
 def _centred_camera(image: Image, focal: float) -> CameraModel:
