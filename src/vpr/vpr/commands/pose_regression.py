@@ -1,4 +1,4 @@
-"""``vpr train vlocnet``, ``vpr eval vlocnet`` and ``vpr eval vlocnet-ablation``."""
+"""``vpr train vlocnet`` and ``vpr eval vlocnet | vlocnet-ablation | vlocnet-latency``."""
 
 from __future__ import annotations
 
@@ -151,11 +151,23 @@ def eval_vlocnet_ablation(
     _show(f"reduced network, {tested} after {learnt}", _or_fail(rows), json_out)
 
 
+def eval_vlocnet_latency(
+    device: Annotated[str, typer.Option(help="cpu | cuda")] = "cpu",
+    frames: Annotated[int, typer.Option(help="Frames that are timed.", min=2)] = 30,
+    json_out: JsonOut = None,
+) -> None:
+    """Time a frame, beside a bare ResNet-50 forward."""
+    from vpr.evaluation.pose_regression_latency import latency_rows
+
+    _show("one frame at a time", latency_rows(device, frames), json_out)
+
+
 def add_to(train_app: typer.Typer, eval_app: typer.Typer) -> None:
     """Put the commands beside the others."""
     train_app.command("vlocnet")(train_vlocnet)
     eval_app.command("vlocnet")(eval_vlocnet)
     eval_app.command("vlocnet-ablation")(eval_vlocnet_ablation)
+    eval_app.command("vlocnet-latency")(eval_vlocnet_latency)
 
 
 def _network(data: str, tasks: list[str] | None, small: bool) -> VLocNetConfig:
