@@ -130,6 +130,14 @@ def test_a_model_is_read_back_and_foreign_files_are_refused(tmp_path: Path) -> N
         PoseModel.load(tmp_path / "missing.safetensors")
 
 
+def test_a_network_without_pose_is_kept_too(tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"tasks": ("odometry", "segmentation")})
+    train(room(20), config, SHORT, tmp_path)
+    found = figures(predict(PoseModel.load(tmp_path / MODEL).network, room(20)), room(20))
+    assert "median_translation_m" not in found
+    assert "odometry_translation_m" in found
+
+
 def test_frames_that_follow_nothing_are_first_frames() -> None:
     torch.manual_seed(0)
     network = VLocNet(CONFIG)

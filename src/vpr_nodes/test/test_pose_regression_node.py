@@ -65,6 +65,7 @@ def test_strange_images_late_ones_and_other_cameras_are_said(probe, nodes, model
             "unlike the training world" in probe.status("pose_regression").get("last_reason", "")
         )
     )
+    probe.until(lambda: probe.status("pose_regression")["dropped unlike_training_world"] == "1")
     assert not poses
     camera.publish(image_msg(textured(1, 32, 64), 10**9 - 1))
     probe.until(lambda: probe.status("pose_regression").get("dropped out_of_order") == "1")

@@ -73,9 +73,9 @@ class PoseRegressionNode(VprNode):
         if found.remark:
             self.health.last_reason = found.remark
             self.get_logger().info(found.remark, throttle_duration_sec=2.0)
-        if found.pose is None:
-            self.health.published["no pose, unlike the training world"] += 1
-        else:
+        if not found.familiar:
+            self.health.drop("unlike_training_world", found.remark)
+        if found.pose is not None:
             self._publish_pose(stamp, found)
         if found.motion is not None:
             self._publish_odometry(stamp, found)

@@ -435,20 +435,22 @@ def warp(
         (B, C, h, w); zero where the point was out of the previous view or behind it.
     """
     batch, _, height, width = previous.shape
-    metres = functional.adaptive_avg_pool2d(depth, (height, width)).reshape(batch, 1, -1)
-    fx, fy, cx, cy = camera.unbind()
-    v, u = torch.meshgrid(
-        (torch.arange(height, device=depth.device) + 0.5) / height,
-        (torch.arange(width, device=depth.device) + 0.5) / width,
-        indexing="ij",
-    )
-    rays = torch.stack([(u - cx) / fx, (v - cy) / fy, torch.ones_like(u)]).reshape(1, 3, -1)
-    points = rotation_matrix(rotation) @ (rays * metres) + position[:, :, None]
-    ahead = points[:, 2:].clamp(min=1e-3)
-    seen = torch.cat([fx * points[:, :1] / ahead + cx, fy * points[:, 1:2] / ahead + cy], dim=1)
-    seen = torch.where(points[:, 2:] > 1e-3, 2.0 * seen - 1.0, torch.full_like(seen, 2.0))
-    grid = seen.transpose(1, 2).reshape(batch, height, width, 2)
-    return functional.grid_sample(previous.float(), grid.float(), align_corners=False)
+    with torch.autocast(previous.device.type, enabled=False):  # half precision is pixels off
+        metres = functional.adaptive_avg_pool2d(depth, (height, width)).reshape(batch, 1, -1)
+        fx, fy, cx, cy = camera.unbind()
+        v, u = torch.meshgrid(
+            (torch.arange(height, device=depth.device) + 0.5) / height,
+            (torch.arange(width, device=depth.device) + 0.5) / width,
+            indexing="ij",
+        )
+        rays = torch.stack([(u - cx) / fx, (v - cy) / fy, torch.ones_like(u)]).reshape(1, 3, -1)
+        points = rotation_matrix(rotation) @ (rays * metres) + position[:, :, None]
+        ahead = points[:, 2:].clamp(min=NEAREST_DEPTH)
+        x, y = fx * points[:, :1] / ahead + cx, fy * points[:, 1:2] / ahead + cy
+        seen = 2.0 * torch.cat([x, y], dim=1) - 1.0
+        seen = torch.where(points[:, 2:] > NEAREST_DEPTH, seen, torch.full_like(seen, 2.0))
+        grid = seen.transpose(1, 2).reshape(batch, height, width, 2)
+        return functional.grid_sample(previous.float(), grid, align_corners=False)
 
 
 def rotation_matrix(quaternion: Tensor) -> Tensor:

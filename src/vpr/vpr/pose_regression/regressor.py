@@ -40,6 +40,7 @@ class Regression:
     motion_covariance: Covariance
     labels: NDArray[np.uint8] | None  # (H, W) classes, at the network's size
     strangeness: float  # cosine distance to the nearest training frame
+    familiar: bool  # whether that is as near as frames of the training world are
     remark: str
 
 
@@ -87,7 +88,8 @@ class PoseRegressor:
         strange = 0.0
         if prediction.embedding is not None:
             strange = float(self.model.strangeness(prediction.embedding.cpu().numpy())[0])
-        if pose is not None and strange > certainty.familiar:
+        familiar = strange <= certainty.familiar
+        if not familiar:
             pose = None
             remark = (
                 f"the image is unlike the training world: distance {strange:.3f} to the nearest "
@@ -101,6 +103,7 @@ class PoseRegressor:
             certainty.motion_covariance(),
             None if labels is None else labels[0].argmax(dim=0).to(torch.uint8).cpu().numpy(),
             strange,
+            familiar,
             remark,
         )
 
