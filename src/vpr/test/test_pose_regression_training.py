@@ -35,7 +35,7 @@ class Killed(Exception):
 def test_it_learns_where_it_is_and_how_far_it_moved() -> None:
     frames = room()
     config = VLocNetTrainingConfig(
-        single_steps=0, steps=100, schedule="joint", batch=8, learning_rate=4e-3, held_out_block=2
+        single_steps=0, steps=40, schedule="joint", batch=8, learning_rate=5e-3, held_out_block=2
     )
     model = train(frames, CONFIG, config)
     found = figures(predict(model.network, frames), frames)
