@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -11,12 +12,17 @@ import torch
 from vpr.models.torchvision_import import import_torchvision
 from vpr.models.vlocnet import SMALL, VLocNet, VLocNetConfig
 
+NETWORKS: Mapping[str, VLocNetConfig] = MappingProxyType(
+    {"VLocNet++": VLocNetConfig(), "VLocNet++, small": SMALL}
+)
 WARM_UP = 3  # frames before the first that is timed
 
 Row = dict[str, object]
 
 
-def latency_rows(device: str, frames: int) -> list[Row]:
+def latency_rows(
+    device: str, frames: int, networks: Mapping[str, VLocNetConfig] = NETWORKS
+) -> list[Row]:
     """Median and 95th percentile of ``frames`` single frames, each with its predecessor's memory.
 
     On CUDA in bfloat16, as the node runs there.
@@ -25,7 +31,7 @@ def latency_rows(device: str, frames: int) -> list[Row]:
     whole = VLocNetConfig()
     image = torch.zeros(1, 3, whole.image_height, whole.image_width, device=device)
     rows = [_row("ResNet-50, forward alone", lambda: resnet(image), device, frames, resnet)]
-    for name, config in (("VLocNet++", whole), ("VLocNet++, small", SMALL)):
+    for name, config in networks.items():
         network = VLocNet(config).to(device).eval()
         rows.append(_row(name, _stepping(network, device), device, frames, network))
     return rows

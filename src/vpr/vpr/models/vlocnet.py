@@ -467,7 +467,8 @@ def rotation_matrix(quaternion: Tensor) -> Tensor:
 def begin_with_resnet50(network: VLocNet, state: Mapping[str, Tensor]) -> int:
     """Take the convolutions of a torchvision ResNet-50 into every stream where they fit.
 
-    The multi-scale units and Res5 behind a concatenation keep their random start.
+    The parallel convolutions of multi-scale units, and the first one behind a concatenation, keep
+    their random start.
 
     Returns:
         how many tensors were taken.
