@@ -48,7 +48,7 @@ def test_a_right_answer_costs_nothing_but_the_log_variances() -> None:
     weights, before, now = LossWeights(), truth(1), truth(2)
     right_before = answer(before.position, before.rotation)
     right = answer(now.position, -now.rotation)  # the same rotation
-    assert float(euclidean_loss(right, now, weights)) == pytest.approx(-3.0, abs=1e-5)
+    assert euclidean_loss(right, now, weights).item() == pytest.approx(-3.0, abs=1e-5)
     consistency = relative_loss(right_before, right, before, now, weights)
     assert float(consistency) == pytest.approx(constants(weights, "x_rel", "q_rel"), abs=1e-4)
 

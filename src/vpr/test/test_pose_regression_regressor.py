@@ -151,7 +151,8 @@ def test_revisits_are_near_and_look_the_same_way() -> None:
 
 
 def test_an_ablation_has_a_row_a_variant_and_seed() -> None:
-    rows = ablation_rows(room(20), room(20), [0, 1], CONFIG, SHORT)
+    short = SHORT.model_copy(update={"steps": 2})
+    rows = ablation_rows(room(20), room(10), [0, 1], CONFIG, short)
     assert len(rows) == 8
     summary = ablation_summary(rows)
     assert summary[0]["variant"] == "multitask"
