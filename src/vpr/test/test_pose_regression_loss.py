@@ -50,7 +50,7 @@ def test_a_right_answer_costs_nothing_but_the_log_variances() -> None:
     right = answer(now.position, -now.rotation)  # the same rotation
     assert euclidean_loss(right, now, weights).item() == pytest.approx(-3.0, abs=1e-5)
     consistency = relative_loss(right_before, right, before, now, weights)
-    assert float(consistency) == pytest.approx(constants(weights, "x_rel", "q_rel"), abs=1e-4)
+    assert consistency.item() == pytest.approx(constants(weights, "x_rel", "q_rel"), abs=1e-4)
 
 
 def test_equation_6_written_out() -> None:

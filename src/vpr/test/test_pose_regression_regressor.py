@@ -12,9 +12,16 @@ from typer.testing import CliRunner
 
 from vpr.cli import app
 from vpr.config import PoseRegressionConfig
-from vpr.evaluation.pose_regression import ablation_rows, ablation_summary, judged, revisits
+from vpr.evaluation.pose_regression import (
+    ablation_rows,
+    ablation_summary,
+    comparison_rows,
+    revisits,
+    trust_figures,
+)
 from vpr.geometry import pose_from_quaternion
 from vpr.pose_regression.activation_maps import activation_maps, draw_activation_maps
+from vpr.pose_regression.frames import FramesError
 from vpr.pose_regression.model import PoseModel, calibrated
 from vpr.pose_regression.prediction import Answers, predict
 from vpr.pose_regression.regressor import FrameRefused, PoseRegressor
@@ -145,9 +152,6 @@ def test_revisits_are_near_and_look_the_same_way() -> None:
     learnt = frames.subset(np.arange(20) < 5)
     expected = STEP * np.maximum(np.arange(20) - 4, 0) <= 0.5 + 1e-9
     np.testing.assert_array_equal(revisits(frames, learnt), expected)
-    row = judged("truth", frames.poses, frames, expected)
-    assert row["median_translation_m"] == 0.0
-    assert row["share_5cm_5deg"] == 1.0
 
 
 def test_an_ablation_has_a_row_a_variant_and_seed() -> None:
@@ -177,7 +181,7 @@ def test_the_commands_train_and_judge(tmp_path: Path) -> None:
         ],
     )  # fmt: skip
     assert found.exit_code == 0, found.output
-    assert "nearest_keyframe" in (tmp_path / "figures.json").read_text().replace(" ", "_")
+    assert "nearest keyframe" in (tmp_path / "figures.json").read_text()
     assert (tmp_path / "maps.png").is_file()
 
 
@@ -201,3 +205,28 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path, content: bytes) -> N
     file.write_bytes(content)
     with pytest.raises(ValueError, match="cannot read"):
         regressor(file)
+
+
+def test_the_nearest_keyframe_stands_beside(model_file: Path) -> None:
+    frames = room(10)
+    truth = Answers(frames.poses, np.full_like(frames.poses, np.nan), None, np.zeros((10, 0)))
+    rows = comparison_rows(truth, frames, frames.subset(np.arange(10) < 3))
+    assert [(row["method"], row["on"], row["frames"]) for row in rows] == [
+        ("VLocNet++", "revisits", 8), ("nearest keyframe", "revisits", 8),
+        ("VLocNet++", "all", 10), ("nearest keyframe", "all", 10),
+    ]  # fmt: skip
+    assert rows[0]["share_5cm_5deg"] == 1.0
+    assert 0.0 < float(str(rows[3]["median_translation_m"])) <= 0.7
+    blind = replace(truth, poses=truth.motions)
+    with pytest.raises(FramesError, match="regresses no pose"):
+        comparison_rows(blind, frames, frames)
+
+
+def test_what_the_model_says_of_its_certainty_is_judged(model_file: Path) -> None:
+    model = PoseModel.load(model_file)
+    answers = predict(model.network, room(20))
+    sure = replace(model, certainty=model.certainty.model_copy(update={"translation": 1e-6}))
+    vague = replace(model, certainty=model.certainty.model_copy(update={"translation": 1e3}))
+    assert trust_figures(sure, answers, room(20))["within_95_translation"] == 0.0
+    assert trust_figures(vague, answers, room(20))["within_95_translation"] == 1.0
+    assert trust_figures(model, answers, room(20))["familiar"] == 1.0

@@ -89,7 +89,7 @@ def eval_vlocnet(
     learnt_part: Annotated[
         str,
         typer.Option(
-            "--learnt-frames", help="What it learnt from: also judge revisits and a baseline."
+            "--learnt-frames", help="What it learnt from, : for all: also judge a baseline."
         ),
     ] = "",
     maps: Annotated[Path | None, typer.Option(help="Picture of activation maps to draw.")] = None,
@@ -98,35 +98,33 @@ def eval_vlocnet(
 ) -> None:
     """Errors of pose, odometry and segmentation on frames it did not learn from.
 
-    With --learnt-frames (or a data set's own split) the nearest keyframe is judged beside it.
+    With --learnt-frames the nearest of those frames is judged beside it.
     """
-    from vpr.evaluation.pose_regression import judged, nearest_keyframes, revisits
+    from vpr.evaluation.pose_regression import comparison_rows, trust_figures
     from vpr.pose_regression.activation_maps import draw_activation_maps
     from vpr.pose_regression.model import PoseModel
     from vpr.pose_regression.prediction import figures, predict
 
-    def rows() -> list[dict[str, object]]:
+    def judge() -> list[dict[str, object]]:
         trained = PoseModel.load(model)
         config = trained.network.config
         frames = _frames(data, "test", part, config)
         answers = predict(trained.network, frames)
-        _show("all frames", [dict(figures(answers, frames))], None)
+        rows: list[dict[str, object]] = [dict(figures(answers, frames))]
+        _show(f"{model} on {data} {part}", rows, None)
+        if "pose" in config.tasks:
+            rows.append(dict(trust_figures(trained, answers, frames)))
+            _show("what it says of its own certainty", rows[-1:], None)
+        if learnt_part:
+            learnt = _frames(data, "train", learnt_part, config)
+            rows += comparison_rows(answers, frames, learnt, params_file)
+            _show("beside the nearest keyframe", rows[2:], None)
         if maps is not None:
             chosen = np.unique(np.linspace(0, len(frames) - 1, MAPS).astype(int))
             draw_activation_maps(trained.network, frames.images[chosen], maps)
-        everything = np.ones(len(frames), np.bool_)
-        if not learnt_part:
-            return [judged("VLocNet++", answers.poses, frames, everything)]
-        learnt = _frames(data, "train", learnt_part, config)
-        nearest = nearest_keyframes(learnt, frames, params_file)
-        again = revisits(frames, learnt)
-        return [
-            judged(f"{name}, {where}", poses, frames, chosen)
-            for where, chosen in (("revisits", again), ("all", everything))
-            for name, poses in (("VLocNet++", answers.poses), ("nearest keyframe", nearest))
-        ]
+        return rows
 
-    _show(f"{model} on {data} {part}", _or_fail(rows), json_out)
+    _write(_or_fail(judge), json_out)
 
 
 def eval_vlocnet_ablation(
@@ -220,6 +218,10 @@ def _show(title: str, rows: list[dict[str, Any]], json_out: Path | None) -> None
     for row in rows:
         table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()))
     Console(width=max(console.width, TABLE_WIDTH)).print(table)
+    _write(rows, json_out)
+
+
+def _write(rows: list[dict[str, Any]], json_out: Path | None) -> None:
     if json_out is not None:
         json_out.parent.mkdir(parents=True, exist_ok=True)
         json_out.write_text(json.dumps(rows, indent=2) + "\n")

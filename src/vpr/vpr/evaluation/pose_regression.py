@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import chi2
 
 from vpr.config import EmbeddingConfig
 from vpr.models.embedder import Embedder
 from vpr.models.vlocnet import VLocNetConfig
-from vpr.pose_regression.frames import PosedFrames
-from vpr.pose_regression.prediction import figures, pose_errors, pose_figures, predict
+from vpr.pose_regression.frames import FramesError, PosedFrames
+from vpr.pose_regression.model import COVERAGE, PoseModel
+from vpr.pose_regression.prediction import Answers, figures, pose_errors, pose_figures, predict
 from vpr.pose_regression.training import VLocNetTrainingConfig, train
 
 REVISIT = (0.5, 30.0)  # m and degrees within which a learnt frame makes a frame a revisit
@@ -51,13 +53,41 @@ def nearest_keyframes(
     return poses
 
 
-def judged(
-    name: str, poses: NDArray[np.float64], frames: PosedFrames, chosen: NDArray[np.bool_]
-) -> Row:
-    """A row of pose figures on chosen frames."""
-    return {"method": name, "frames": int(chosen.sum())} | pose_figures(
-        poses[chosen], frames.poses[chosen]
-    )
+def comparison_rows(
+    answers: Answers, frames: PosedFrames, learnt: PosedFrames, params_file: Path | None = None
+) -> list[Row]:
+    """The network and the nearest keyframe, on revisits of what was learnt and on all frames.
+
+    Raises:
+        FramesError: the network regresses no pose.
+    """
+    if not np.isfinite(answers.poses).all():
+        raise FramesError("the network regresses no pose: nothing to compare with keyframes")
+    nearest = nearest_keyframes(learnt, frames, params_file)
+    chosen = {"revisits": revisits(frames, learnt), "all": np.ones(len(frames), np.bool_)}
+    return [
+        {"method": method, "on": where, "frames": int(mask.sum())}
+        | pose_figures(poses[mask], frames.poses[mask])
+        for where, mask in chosen.items()
+        if mask.any()
+        for method, poses in (("VLocNet++", answers.poses), ("nearest keyframe", nearest))
+    ]
+
+
+def trust_figures(model: PoseModel, answers: Answers, frames: PosedFrames) -> dict[str, float]:
+    """How far what the model says of its own certainty holds on frames it never saw.
+
+    ``within_95_translation`` and ``within_95_rotation`` are the shares of frames whose error lies
+    within the ellipsoid of 95 % probability; ``familiar`` is the share taken for its own world.
+    """
+    metres, degrees = pose_errors(answers.poses, frames.poses)
+    radius = float(np.sqrt(chi2.ppf(COVERAGE, 3)))
+    certainty = model.certainty
+    return {
+        "within_95_translation": float(np.mean(metres <= radius * certainty.translation)),
+        "within_95_rotation": float(np.mean(np.radians(degrees) <= radius * certainty.rotation)),
+        "familiar": float(np.mean(model.strangeness(answers.embeddings) <= certainty.familiar)),
+    }
 
 
 ABLATIONS: dict[str, tuple[dict[str, object], dict[str, object]]] = {

@@ -1,8 +1,8 @@
 """A pose that somebody guesses, as a prior on where to look: never as a fact.
 
 It only orders the candidates of a query: those it makes likely are verified first, and as the
-first good one ends the search, the others are verified only where none of these is good. No
-candidate is verified or rejected because of it, and a wrong guess costs time, not a closure.
+first good one ends the search, the others are looked at only where none of these is good. All face
+the same tests, whatever the guess.
 """
 
 from __future__ import annotations
