@@ -74,7 +74,7 @@ class _Run:
     network: VLocNet
     weights: LossWeights
     optimizer: torch.optim.Optimizer
-    progress: Progress
+    progress: Progress  # its epochs are steps here
     device: torch.device
 
 
