@@ -258,6 +258,8 @@ class LoopClosureConfig(ImageInput):
     agreement_keyframes: int = Field(ge=1, le=1000)
     agreement_translation: Positive
     agreement_rotation: Positive
+    pose_prior_used: bool
+    pose_prior_sigmas: Positive
     map: str
 
     @model_validator(mode="after")
@@ -320,6 +322,20 @@ class PoseGraphConfig(NodeConfig):
     correction_jump: Positive
     autosave_period: NonNegative
     map: str
+
+
+class PoseRegressionConfig(ImageInput):
+    """pose_regression: image to pose, motion and classes by a trained VLocNet++."""
+
+    node_name: ClassVar[str] = "pose_regression"
+    pose_model: str
+    camera_in_base: Annotated[list[float], Field(min_length=7, max_length=7)]
+    max_gap: Positive
+    time_jump_tolerance: NonNegative
+    camera_tolerance: Fraction
+    device: Literal["auto", "cpu", "cuda"]
+    mixed_precision: bool
+    threads: int = Field(ge=0, le=256)
 
 
 class GpsImageSyncConfig(ImageInput):
@@ -485,6 +501,7 @@ NODE_CONFIGS: tuple[type[NodeConfig], ...] = (
     LoopClosureConfig,
     PoseGraphConfig,
     GpsImageSyncConfig,
+    PoseRegressionConfig,
     FineTuningConfig,
     BagPlayerConfig,
     BagRecorderConfig,
