@@ -149,10 +149,28 @@ class SequenceMatchingConfig(NodeConfig):
     odometry_wait: NonNegative
     odometry_max_gap: Positive
     fix_max_gap: Positive
+    method: Literal[
+        "single",
+        "smoothing",
+        "delta",
+        "sequence_matching",
+        "seqnet_single",
+        "seqmatchnet",
+        "hvpr",
+    ]
+    transform: str
+    shortlister: str
+    hierarchy_size: int = Field(ge=1, le=10_000)
     sequence_length: int = Field(ge=1, le=500)
     min_speed_ratio: Annotated[float, Field(gt=0.0, le=1.0)]
     max_speed_ratio: Annotated[float, Field(ge=1.0, le=10.0)]
     speed_steps: int = Field(ge=1, le=51)
+    search_reverse: bool
+    contrast_window: int = Field(ge=0, le=10_000)
+    alignment_step: NonNegative
+    shortlist_above: int = Field(ge=0)
+    shortlist_size: int = Field(ge=1, le=2048)
+    shortlist_clusters: int = Field(ge=1, le=4096)
     prior_places: NonNegative
     probability_midpoint: float
     probability_width: Positive

@@ -13,7 +13,7 @@ from vpr.config import SequenceMatchingConfig
 from vpr.places.keyframes import KeyframeSelector
 from vpr.places.memory import PlaceMemory
 from vpr.places.probability import StandoutProbability
-from vpr.places.sequence import Row, SequenceMatcher, normalised_row
+from vpr.places.search import PlaceSearch, ScoredPlaces
 from vpr.records import (
     Covariance,
     GpsFix,
@@ -50,7 +50,7 @@ class PlaceRecognizer:
     def __init__(self, config: SequenceMatchingConfig) -> None:
         self._config = config
         self._selector = KeyframeSelector(config)
-        self._matcher = SequenceMatcher(config)
+        self._search = PlaceSearch(config)
         self._probability = StandoutProbability(config)
         self._memory: PlaceMemory | None = None
         self._session = 0
@@ -100,6 +100,8 @@ class PlaceRecognizer:
         skipped = self._out_of_order(stamp_ns) or self._selector.reason_to_skip(stamp_ns, odometry)
         if skipped:
             return Observation(None, None, skipped)
+        if self._memory is None:
+            self._search.attach(memory)
         self._memory = memory
         self._last_stamp_ns = stamp_ns
         self._selector.keep(stamp_ns, odometry)
@@ -115,7 +117,9 @@ class PlaceRecognizer:
             frame_id=frame_id,
         )
         matches = self._match(keyframe, memory)
+        new_session = len(memory) == 0 or memory.column("sessions")[-1] != self._session
         memory.append(keyframe)
+        self._search.append(new_session)
         return Observation(keyframe, matches, "")
 
     def begin_session(self) -> int:
@@ -125,7 +129,8 @@ class PlaceRecognizer:
         """
         if self._memory is not None and len(self._memory):
             self._session = int(self._memory.column("sessions")[-1]) + 1
-        self._matcher.clear()
+        if self._memory is not None:
+            self._search.begin_session()
         self._selector.forget()
         self._last_stamp_ns = None
         return self._session
@@ -142,7 +147,10 @@ class PlaceRecognizer:
         Raises:
             StateError: the state is incomplete or contradicts itself; nothing is changed then.
         """
-        self._memory = PlaceMemory.restored(arrays, metadata) if arrays else None
+        memory = PlaceMemory.restored(arrays, metadata) if arrays else None
+        if memory is not None:
+            self._search.attach(memory)
+        self._memory = memory
         self._session = 0
         self.begin_session()
 
@@ -179,12 +187,9 @@ class PlaceRecognizer:
         return f"stamp is {late:.3f} s before the last keyframe's" if late else "stamp seen before"
 
     def _match(self, query: Keyframe, memory: PlaceMemory) -> PlaceMatches:
-        similarities = memory.descriptors @ query.descriptor
         searched = self._searched(query, memory)
-        row = normalised_row(similarities, searched, self._config.prior_places)
-        self._matcher.push(row)
-        scores = self._matcher.scores(memory.session_starts)[:searched]
-        candidates, explanation = self._candidates(scores, similarities, memory)
+        found = self._search.match(query.descriptor, query.odometry, searched)
+        candidates, explanation = self._candidates(found, searched, memory)
         return PlaceMatches(
             query_id=query.id,
             query_session=query.session,
@@ -204,43 +209,59 @@ class PlaceRecognizer:
         return own + max(0, min(old_enough, far_enough))
 
     def _candidates(
-        self, scores: Row, similarities: Row, memory: PlaceMemory
+        self, found: ScoredPlaces, searched: int, memory: PlaceMemory
     ) -> tuple[tuple[PlaceMatch, ...], str]:
-        if len(scores) == 0:
+        if searched == 0:
             return (), "no loop: no place is old enough to be searched"
-        best = distinct_maxima(scores, self._config.top_k, self._config.candidate_separation)
-        probabilities = self._probability(scores[best])
+        best = distinct_maxima(
+            found.scores, self._config.top_k, self._config.candidate_separation, found.places
+        )
+        probabilities = self._probability(found.scores[best])
         threshold = self._config.min_probability
-        source = MatchSource.SEQUENCE if len(self._matcher) > 1 else MatchSource.SINGLE
+        source = MatchSource.SEQUENCE if self._search.frames > 1 else MatchSource.SINGLE
         candidates = tuple(
             PlaceMatch(
                 reference_id=int(memory.column("ids")[place]),
                 reference_session=int(memory.column("sessions")[place]),
                 reference_stamp_ns=int(memory.column("stamps_ns")[place]),
-                distance=float(np.clip(1.0 - similarities[place], 0.0, 2.0)),
-                sequence_score=float(scores[place]),
+                distance=float(np.clip(1.0 - similarity, 0.0, 2.0)),
+                sequence_score=float(score),
                 probability=float(probability),
                 source=source,
             )
-            for place, probability in zip(best, probabilities, strict=True)
+            for place, similarity, score, probability in zip(
+                found.places[best],
+                found.similarities[best],
+                found.scores[best],
+                probabilities,
+                strict=True,
+            )
             if probability >= threshold
         )
         if candidates:
             return candidates, ""
         return (), (
             f"no loop: best candidate {probabilities[0]:.2f} < {threshold:.2f}, "
-            f"{len(scores)} places searched"
+            f"{searched} places searched"
         )
 
 
-def distinct_maxima(scores: Row, count: int, separation: int) -> NDArray[np.int64]:
-    """Indices of the highest scores, best first, any two at least ``separation`` apart."""
+def distinct_maxima(
+    scores: NDArray[np.float32], count: int, separation: int, places: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Indices of the highest scores, best first, of places at least ``separation`` apart.
+
+    Args:
+        places: (N,) ascending; what each score belongs to.
+    """
     remaining = scores.copy()
     found: list[int] = []
     while len(found) < count:
-        place = int(remaining.argmax())
-        if remaining[place] == -np.inf:
+        best = int(remaining.argmax())
+        if remaining[best] == -np.inf:
             break
-        found.append(place)
-        remaining[max(0, place - separation + 1) : place + separation] = -np.inf
+        found.append(best)
+        around = (places[best] - separation + 1, places[best] + separation)
+        first, last = np.searchsorted(places, around)
+        remaining[first:last] = -np.inf
     return np.asarray(found, np.int64)
