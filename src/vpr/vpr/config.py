@@ -189,6 +189,28 @@ class SequenceMatchingConfig(NodeConfig):
         return self
 
 
+class SequenceTrainingConfig(NodeConfig):
+    """vpr train sequence: a transform of frozen descriptors for sequence matching."""
+
+    node_name: ClassVar[str] = "sequence_training"
+    loss: Literal["single", "seqmatch"]
+    mining: Literal["single", "seqmatch"]
+    form: Literal["triplet", "contrastive"]
+    window: int = Field(ge=1, le=50)
+    outputs: int = Field(ge=8, le=8192)
+    sequence_length: int = Field(ge=1, le=500)
+    margin: Annotated[float, Field(gt=0.0, le=2.0)]
+    negatives: int = Field(ge=1, le=1000)
+    negative_distance: int = Field(ge=0, le=10_000)
+    stretch: int = Field(ge=2, le=20_000)
+    epochs: int = Field(ge=1, le=100_000)
+    learning_rate: Positive
+    weight_decay: NonNegative
+    whitening: Fraction
+    noise: Annotated[float, Field(ge=0.0, le=2.0)]
+    seed: int = Field(ge=0)
+
+
 class LoopClosureConfig(ImageInput):
     """loop_closure: place matches to verified or rejected closures with a relative pose."""
 

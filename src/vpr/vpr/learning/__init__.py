@@ -1,0 +1,1 @@
+"""Self-supervised metric learning: labelled drives in, a calibrated descriptor out."""
