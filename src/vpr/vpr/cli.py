@@ -15,13 +15,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from vpr.commands import sequences
 from vpr.config import ConfigError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 eval_app = typer.Typer(no_args_is_help=True, help="Measure on your own data.")
 bag_app = typer.Typer(no_args_is_help=True, help="Make bags: a simulated world, image folders.")
 map_app = typer.Typer(no_args_is_help=True, help="Look into a map folder.")
+train_app = typer.Typer(no_args_is_help=True, help="Train networks.")
 app.add_typer(eval_app, name="eval")
+app.add_typer(train_app, name="train")
+sequences.add_to(train_app, eval_app)
 app.add_typer(bag_app, name="bag")
 app.add_typer(map_app, name="map")
 console = Console()

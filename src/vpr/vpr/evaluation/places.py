@@ -160,15 +160,18 @@ def embed_files(files: list[Path], params_file: Path | None = None) -> NDArray[n
 
 
 def match_descriptors(
-    references: NDArray[np.float32], queries: NDArray[np.float32], config: SequenceMatchingConfig
+    references: NDArray[np.float32],
+    queries: NDArray[np.float32],
+    config: SequenceMatchingConfig,
+    deepest_rank: int = DEEPEST_RANK,
 ) -> list[PlaceMatches]:
-    """The ten best references of each query, from the recognizer that the node runs."""
+    """The best references of each query, from the recognizer that the node runs."""
     recognizer = PlaceRecognizer(
         config.model_copy(
             update={
                 "exclude_recent_time": 0.0,
                 "exclude_recent_keyframes": len(queries),  # all of the query's own session
-                "top_k": DEEPEST_RANK,
+                "top_k": deepest_rank,
                 "candidate_separation": 1,
                 "min_probability": 0.0,
             }
