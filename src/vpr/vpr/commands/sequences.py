@@ -65,9 +65,7 @@ def eval_sequence(
     shortlister: Annotated[
         list[Path] | None, typer.Option(help="Of 'vpr train sequence', several frames; repeat.")
     ] = None,
-    table: Annotated[
-        bool, typer.Option("--table", help="All methods, not the best alone.")
-    ] = False,
+    table: Annotated[bool, typer.Option("--table", help="All methods, not one alone.")] = False,
     curve: Annotated[
         Path | None, typer.Option(help="Draw recall against sequence length here (PNG).")
     ] = None,
@@ -117,7 +115,7 @@ def _comparison(
     darkest: float,
     params_file: Path | None,
 ) -> Any:
-    from vpr.evaluation.sequences import Comparison, describe, without_dark
+    from vpr.evaluation.sequences import Comparison, describe, model_name, without_dark
     from vpr.evaluation.traverses import Tolerance, cut, read_traverse, same_places, thinned
 
     drives = [cut(read_traverse(path, kind), frames) for path in (reference, query)]
@@ -128,17 +126,17 @@ def _comparison(
     if darkest > 0.0:
         correct = without_dark(drives[0], drives[1], correct, darkest)
     described = [describe(drive, model, params_file) for drive in drives]
-    return Comparison(described[0], described[1], correct, within)
+    name = model_name(drives[0], model)
+    return Comparison(described[0], described[1], correct, within, name)
 
 
 def _draw_curve(file: Path, compared: Any, transforms: list[Path]) -> None:
     from vpr.evaluation.sequences import draw_recall_by_length, evaluate_method
 
     lengths = (1, 2, 3, 5, 7, 9, 11, 15, 21)
-    methods = {"sequence_matching": {}, "smoothing": {}}
     curves = {}
-    for name, settings in methods.items():
-        rows = [evaluate_method(compared, name, length, **settings) for length in lengths]
+    for name in ("sequence_matching", "smoothing"):
+        rows = [evaluate_method(compared, name, length) for length in lengths]
         curves[name.replace("_", " ")] = [(row.sequence_length, row.recalls[0]) for row in rows]
     if transforms:
         path = str(transforms[-1])
@@ -183,7 +181,7 @@ def train_sequence(
         middle = [int(np.median(list(places))) if places else -1 for places in correct]
         described = [describe(drive, model, params_file) for drive in drives]
         name = f"{query.name} in {reference.name}, frames {frames}"
-        pair = training.TraversePair(name, *described, np.array(middle, np.int64))
+        pair = training.TraversePair(name, described[0], described[1], np.array(middle, np.int64))
         trained = training.train_sequence([pair], config, model_name(drives[0], model))
         save_seqnet(trained.network, out)
     console.print(

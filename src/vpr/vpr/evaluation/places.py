@@ -164,8 +164,13 @@ def match_descriptors(
     queries: NDArray[np.float32],
     config: SequenceMatchingConfig,
     deepest_rank: int = DEEPEST_RANK,
+    model: str = "",
 ) -> list[PlaceMatches]:
-    """The best references of each query, from the recognizer that the node runs."""
+    """The best references of each query, from the recognizer that the node runs.
+
+    Args:
+        model: what made the descriptors, where that is known.
+    """
     recognizer = PlaceRecognizer(
         config.model_copy(
             update={
@@ -177,10 +182,10 @@ def match_descriptors(
             }
         )
     )
-    for _ in _observed(recognizer, references):
+    for _ in _observed(recognizer, references, model):
         pass
     recognizer.begin_session()
-    return list(_observed(recognizer, queries))
+    return list(_observed(recognizer, queries, model))
 
 
 def place_figures(matches: list[PlaceMatches], correct: list[frozenset[int]]) -> PlaceFigures:
@@ -199,10 +204,10 @@ def place_figures(matches: list[PlaceMatches], correct: list[frozenset[int]]) ->
 
 
 def _observed(
-    recognizer: PlaceRecognizer, descriptors: NDArray[np.float32]
+    recognizer: PlaceRecognizer, descriptors: NDArray[np.float32], model: str
 ) -> Iterator[PlaceMatches]:
     for index, descriptor in enumerate(descriptors):
-        observation = recognizer.observe(index * FRAME_INTERVAL_NS, descriptor, "evaluated")
+        observation = recognizer.observe(index * FRAME_INTERVAL_NS, descriptor, model)
         if observation.matches is None:
             raise EvaluationError(f"image {index} was not kept: {observation.skipped}")
         yield observation.matches

@@ -54,6 +54,7 @@ class Comparison:
     queries: NDArray[np.float32]
     correct: list[frozenset[int]]
     tolerance: Tolerance
+    model: str = ""  # what made the descriptors, where that is known
 
     def check(self, length: int) -> None:
         """Raises EvaluationError where a traverse is too short, says nothing, or is not finite."""
@@ -125,7 +126,9 @@ def evaluate_method(compared: Comparison, method: str, length: int, **settings: 
     """
     compared.check(length)
     config = SequenceMatchingConfig.from_file(method=method, sequence_length=length, **settings)
-    found = match_descriptors(compared.references, compared.queries, config, max(RANKS))
+    found = match_descriptors(
+        compared.references, compared.queries, config, max(RANKS), compared.model
+    )
     ranked = [[match.reference_id for match in matches.candidates] for matches in found]
     recalls = tuple(recall_at(k, ranked, compared.correct) for k in RANKS)
     return SequenceRow(method, length, recalls, sum(bool(truth) for truth in compared.correct))

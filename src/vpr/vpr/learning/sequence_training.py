@@ -96,7 +96,7 @@ def train_sequence(
             for index in rng.permutation(len(pairs)):
                 loss = _stretch_loss(network, pairs[index], config, rng)
                 optimizer.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 spent.append(float(loss.detach()))
             losses.append(float(np.mean(spent)))

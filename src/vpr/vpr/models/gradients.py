@@ -35,7 +35,7 @@ def gradient_descriptor(image: Image) -> NDArray[np.float32]:
     votes = _orientation_votes(grey.astype(np.float32))
     cells = cv2.GaussianBlur(votes, (0, 0), CELL_BLUR * CELL)
     wide = cv2.GaussianBlur(votes, (0, 0), SURROUNDINGS_BLUR * CELL)
-    cells /= np.linalg.norm(wide, axis=2, keepdims=True) + WEAKEST_SURROUNDINGS
+    cells = cells / (np.linalg.norm(wide, axis=2, keepdims=True) + WEAKEST_SURROUNDINGS)
     sampled = cells[CELL // 2 :: CELL, CELL // 2 :: CELL].ravel()
     return np.asarray(sampled / max(float(np.linalg.norm(sampled)), 1e-12), np.float32)
 

@@ -24,7 +24,8 @@ class Shortlist:
 
     def __init__(self, descriptors: NDArray[np.float32], config: SequenceMatchingConfig) -> None:
         count, dimension = descriptors.shape
-        clusters = max(1, int(CLUSTERS_PER_ROOT * np.sqrt(count)))
+        wanted = int(CLUSTERS_PER_ROOT * np.sqrt(count))
+        clusters = max(1, min(wanted, count // TRAINING_PER_CLUSTER))
         quantizer = faiss.IndexFlatIP(dimension)
         self._index = faiss.IndexIVFScalarQuantizer(
             quantizer,
