@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vpr.config import SequenceMatchingConfig
@@ -15,6 +15,7 @@ def pose_at(metres):
     return pose_from_xy_yaw(float(metres), 0.0, 0.0)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0.0, 5.0), min_size=1, max_size=40), st.floats(0.2, 3.0))
 def test_cells_passed_add_up_to_the_distance(steps, cell):
     odometer = Odometer(cell)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vpr.config import ConfigError, SequenceMatchingConfig
@@ -43,6 +43,7 @@ def test_every_method_of_the_family_recognises_a_second_walk(method, transforms)
     assert np.mean(np.array(found[4:]) == np.arange(4, 60)) > 0.95
 
 
+@settings(deadline=None)
 @given(st.integers(1, 20), st.integers(1, 9), st.booleans())
 def test_live_descriptors_equal_those_of_the_whole_traverse(count, length, changes):
     encoder = delta(length) if changes else smoothing(length)

@@ -110,6 +110,7 @@ def test_live_matching_equals_the_convolution_exactly(length, more, references, 
             )
 
 
+@settings(deadline=None)
 @given(st.integers(1, 6), st.integers(0, 8), st.integers(0, 8), st.integers(0, 2**32 - 1))
 def test_the_convolution_is_the_mean_along_diagonals(length, more, further, seed):
     matrix = torch.from_numpy(
@@ -254,6 +255,7 @@ def test_local_contrast_raises_the_peak_over_the_plateau():
     assert np.isfinite(contrast_enhanced(np.zeros(5, np.float32), 3)).all()
 
 
+@settings(deadline=None)
 @given(
     st.integers(2, 40),
     st.floats(0.1, 10),
