@@ -15,7 +15,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
-from vpr_bringup.processes import SUITE, transport_environment
+from vpr_bringup.processes import BRIDGES, SUITE, transport_environment
 
 CONFIG = PathJoinSubstitution([FindPackageShare("vpr_bringup"), "config"])
 # Each robot keeps its own transform tree inside its namespace, as nav2 has it.
@@ -92,12 +92,23 @@ ARGUMENTS = (
         default_value=NotEqualsSubstitution(LaunchConfiguration("bag"), ""),
         description="Follow /clock; true where a bag is played",
     ),
+    DeclareLaunchArgument(
+        "bridge",
+        default_value="",
+        choices=["", *BRIDGES],
+        description="Also give the closures to this SLAM system; empty starts no bridge",
+    ),
+    DeclareLaunchArgument(
+        "remap",
+        default_value="",
+        description='Of every node, e.g. "odometry:=/odom camera/image_raw:=/cam0/image_raw"',
+    ),
     DeclareLaunchArgument("rviz", default_value="false", description="Open RViz on the results"),
 )
 
 
 def suite(context: LaunchContext) -> list[Node]:
-    """The six nodes, a process each, or the one process that holds them all."""
+    """The six nodes, a process each or the one that holds them all, and the bridge asked for."""
     argument = context.launch_configurations
     overrides = {
         "use_sim_time": LaunchConfiguration("use_sim_time"),
@@ -107,18 +118,26 @@ def suite(context: LaunchContext) -> list[Node]:
         if argument[name]:
             overrides[name] = ParameterValue(argument[name], value_type=str)
     composed = IfCondition(LaunchConfiguration("composed")).evaluate(context)
+    # Named, what is given here wins over any section of params_file; one name for all nodes of a
+    # process would rename them.
+    programs = (
+        [("vpr_nodes", "composed", None)]
+        if composed
+        else [("vpr_nodes", name, name) for name in SUITE]
+    )
+    remaps = [tuple(word.split(":=", 1)) for word in argument["remap"].split()]
+    if bridge := argument["bridge"]:
+        programs.append(("vpr_bridges", bridge, f"{bridge}_bridge"))
     return [
         Node(
-            package="vpr_nodes",
+            package=package,
             executable=executable,
-            # Named, what is given here wins over any section of params_file; one name for all
-            # nodes of a process would rename them.
-            name=None if composed else executable,
+            name=name,
             namespace=LaunchConfiguration("namespace"),
             parameters=[LaunchConfiguration("params_file"), overrides],
-            remappings=TF,
+            remappings=[*TF, *remaps],
             ros_arguments=["--log-level", LaunchConfiguration("log_level")],
             output="screen",
         )
-        for executable in (("composed",) if composed else SUITE)
+        for package, executable, name in programs
     ]

@@ -4,7 +4,14 @@ setup(
     name="vpr",
     version="0.1.0",
     packages=find_packages(include=["vpr", "vpr.*"]),
-    package_data={"vpr": ["default_config/*.yaml", "default_config/*.xml", "evaluation/*.html"]},
+    package_data={
+        "vpr": [
+            "default_config/*.yaml",
+            "default_config/*.xml",
+            "evaluation/*.html",
+            "semantics/*.safetensors",
+        ]
+    },
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/vpr"]),
         ("share/vpr", ["package.xml"]),

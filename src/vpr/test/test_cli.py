@@ -79,3 +79,11 @@ def test_corridor_reaches_its_figures(tmp_path):
     assert found[1]["recall@1"] >= 0.90
     assert found[7]["recall@1"] >= 0.98
     assert found[7]["recall_at_100_precision"] >= 0.9
+
+
+def test_a_bridge_that_does_not_exist_is_refused_with_those_that_do():
+    result = run("run", "--bridge", "teleport")
+    assert result.exit_code == 2
+    assert "no bridge to 'teleport'; there are vins_mono, vins_fusion" in " ".join(
+        result.output.split()
+    )

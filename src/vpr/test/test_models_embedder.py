@@ -1,9 +1,13 @@
 import cv2
 import numpy as np
 import pytest
+from safetensors.torch import save_file
 
 from vpr.config import ConfigError, EmbeddingConfig
+from vpr.models.efficientnet_lite0 import EfficientNetLite0, embedded_weights_file
 from vpr.models.embedder import Embedder, EmbeddingError
+from vpr.models.inflation import inflate_first_convolution
+from vpr.models.weights import load_weights, read_state_dict
 from vpr.models.whitening import fit_whitening
 
 SMALL = {"image_width": 96, "image_height": 64, "threads": 1, "runtime": "pytorch"}
@@ -139,3 +143,43 @@ def test_lists_of_different_lengths_are_a_wrong_configuration():
         EmbeddingConfig.from_file(layer_weights=[1.0])
     with pytest.raises(ConfigError, match="layer_grids"):
         EmbeddingConfig.from_file(layer_grids=["3x1", "3 by 1"])
+
+
+@pytest.mark.parametrize("how", ["multiplied", "mask_channel"])
+def test_without_a_map_the_other_integrations_are_no_integration(how, small, images):
+    descriptors = embedder(attention=how).embed(images)
+    np.testing.assert_allclose(descriptors, small.embed(images), atol=1e-4)
+
+
+def test_a_map_multiplied_into_the_image_erases_where_it_is_zero(images):
+    multiplied = embedder(attention="multiplied")
+    image = images[0]
+    half = np.full(image.shape[:2], 255, np.uint8)
+    half[:, : half.shape[1] // 2] = 0
+    black = image.copy()
+    black[half == 0] = 0
+    seen = multiplied.embed([image], [half])[0]
+    assert seen @ multiplied.embed([black])[0] > 0.98
+    assert seen @ multiplied.embed([image])[0] < 0.95
+
+
+def test_weights_for_four_channels_are_taken_as_they_are(tmp_path, images):
+    network = EfficientNetLite0()
+    load_weights(network, read_state_dict(embedded_weights_file()), "embedded")
+    inflate_first_convolution(network, 1)
+    network._conv_stem.weight.data[:, 3] = 0.1
+    save_file(network.state_dict(), tmp_path / "four.safetensors")
+    four = embedder(attention="mask_channel", weights=str(tmp_path / "four.safetensors"))
+    shape = images[0].shape[:2]
+    dark, bright = (np.full(shape, grey, np.uint8) for grey in (0, 255))
+    first, second = (four.embed(images[:1], [mask])[0] for mask in (dark, bright))
+    assert first @ second < 0.999
+
+
+@pytest.mark.parametrize(
+    "bad", [np.zeros((30, 80), np.uint8), np.zeros((60, 80), np.float32), np.zeros(5, np.uint8)]
+)
+def test_a_map_of_another_image_is_refused(bad):
+    pooling = embedder(attention="pooling")
+    with pytest.raises(EmbeddingError, match="attention map"):
+        pooling.embed([np.zeros((60, 80, 3), np.uint8)], [bad])

@@ -1,13 +1,16 @@
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from saved_part import changed_part, saved_part
 
 from vpr.config import SequenceMatchingConfig
 from vpr.geometry import pose_from_xy_yaw
-from vpr.places.memory import StateError
+from vpr.maps.folder import PartOutdated
+from vpr.models.calibration import Calibration, FallingMap
+from vpr.models.descriptor_model import DescriptorModel, DescriptorModelError
+from vpr.models.head import DescriptorHead
+from vpr.places.memory import TABLE, StateError
 from vpr.places.recognizer import (
     DescriptorError,
     OdometryError,
@@ -165,33 +168,33 @@ def test_odometry_that_is_not_finite_is_refused():
         recognizer().observe(0, views(1)[0], MODEL, np.full((4, 4), np.nan))
 
 
-def test_a_restored_recognizer_answers_like_the_one_saved():
-    places, restored = recognizer(), recognizer()
+def test_a_loaded_recognizer_answers_like_the_one_saved(tmp_path):
+    places, loaded = recognizer(), recognizer()
     walk(places, views(40))
-    arrays, metadata = places.state()
-    restored.restore(arrays, json.loads(json.dumps(metadata)))
+    loaded.load(saved_part(tmp_path / "map", "places", places.save))
     places.begin_session()
-    assert restored.session == places.session == 1
-    assert restored.model == MODEL
+    assert loaded.session == places.session == 1
+    assert loaded.model == MODEL
     for expected, found in zip(
-        walk(places, views(40, noise=0.3)), walk(restored, views(40, noise=0.3)), strict=True
+        walk(places, views(40, noise=0.3)), walk(loaded, views(40, noise=0.3)), strict=True
     ):
         assert found.matches == expected.matches
 
 
-def test_the_state_of_an_empty_recognizer_restores_to_an_empty_one():
+def test_an_empty_recognizer_is_saved_and_loaded(tmp_path):
     places = recognizer()
-    places.restore(*places.state())
+    places.load(saved_part(tmp_path / "map", "places", places.save))
     assert (places.places, places.session, places.model) == (0, 0, "")
 
 
-def test_a_refused_state_changes_nothing():
+def test_a_refused_map_changes_nothing(tmp_path):
     places = recognizer()
     walk(places, views(5))
-    arrays, metadata = places.state()
-    arrays["ids"] = arrays["ids"][::-1]
+    part = changed_part(
+        tmp_path / "map", "places", places.save, TABLE, lambda a: a.update(ids=a["ids"][::-1])
+    )
     with pytest.raises(StateError):
-        places.restore(arrays, metadata)
+        places.load(part)
     assert places.places == 5
 
 
@@ -212,3 +215,130 @@ def test_candidates_are_the_best_places_that_are_apart(values, count, separation
         left = np.abs(np.arange(len(scores))[:, None] - best[None]).min(axis=1)
         assert (left < separation).all()
     np.testing.assert_array_equal(scores, np.array(values, np.float32))
+
+
+def trained_on(model, dimension=8, calibration=None):
+    """A trained descriptor whose head turns the descriptors of ``model``."""
+    head = DescriptorHead("linear", dimension, 4, normalised=True)
+    return DescriptorModel(model, (head.eval(),), calibration=calibration)
+
+
+def test_adopting_a_model_brings_the_places_and_late_descriptors_forward(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((6, 8)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    recognizer = PlaceRecognizer(SequenceMatchingConfig.from_file())
+    for i, row in enumerate(rows[:4]):
+        recognizer.observe((i + 1) * 10**9, row, "net@base")
+    trained = trained_on("net@base")
+    assert recognizer.adopt(trained) == 4
+    assert recognizer.model == trained.name
+    late = recognizer.observe(5 * 10**9, rows[4], "net@base")  # made before the switch
+    new = trained.heads[0].apply_to(rows[5:6])[0]
+    recognizer.observe(6 * 10**9, new, trained.name)
+    part = saved_part(tmp_path / "map", "places", recognizer.save)
+    assert part.metadata["model"] == late.keyframe.model == trained.name
+    expected = trained.heads[0].apply_to(rows)
+    kept = part.table(TABLE).arrays()["descriptors"]
+    np.testing.assert_allclose(kept, expected, atol=2e-3)  # in half precision
+
+
+def test_places_of_a_map_are_brought_forward_when_it_is_loaded(tmp_path):
+    rows = np.eye(8, dtype=np.float32)
+    before = PlaceRecognizer(SequenceMatchingConfig.from_file())
+    for i, row in enumerate(rows[:4]):
+        before.observe((i + 1) * 10**9, row, "net@base")
+    part = saved_part(tmp_path / "map", "places", before.save)
+    trained = trained_on("net@base")
+    adopted_after, adopted_first = (
+        PlaceRecognizer(SequenceMatchingConfig.from_file()) for _ in range(2)
+    )
+    adopted_after.load(part)
+    adopted_after.observe(5 * 10**9, rows[4], "net@base")  # in memory, the others on disk
+    assert adopted_after.adopt(trained) == 5
+    adopted_first.adopt(trained)
+    adopted_first.load(part)
+    adopted_first.observe(5 * 10**9, rows[4], "net@base")
+    expected = trained.heads[0].apply_to(rows[:5])
+    for name, recognizer in (("after", adopted_after), ("first", adopted_first)):
+        assert recognizer.model == trained.name
+        with pytest.raises(PartOutdated, match=f"by net@base, those here by {trained.name}"):
+            saved_part(tmp_path / "map", "places", recognizer.save)
+        table = saved_part(tmp_path / name, "places", recognizer.save).table(TABLE).arrays()
+        np.testing.assert_allclose(table["descriptors"], expected, atol=2e-3)
+        assert table["sessions"].tolist() == [0, 0, 0, 0, 1]
+
+
+def test_a_model_built_on_another_one_is_not_adopted():
+    recognizer = PlaceRecognizer(SequenceMatchingConfig.from_file())
+    recognizer.observe(10**9, np.eye(8, dtype=np.float32)[0], "net@base")
+    with pytest.raises(DescriptorModelError, match="without their images"):
+        recognizer.adopt(trained_on("net@other"))
+    assert recognizer.model == "net@base"
+
+
+def test_single_images_get_the_probability_that_the_model_was_calibrated_to():
+    falling = FallingMap(distances=(0.0, 2.0), probabilities=(0.9, 0.1))
+    calibration = Calibration(best=falling, further=falling)
+    config = SequenceMatchingConfig.from_file(
+        sequence_length=1, exclude_recent_keyframes=0, exclude_recent_time=0.0, top_k=1
+    )
+    recognizer = PlaceRecognizer(config)
+    trained = trained_on("net@base", calibration=calibration)
+    recognizer.adopt(trained)
+    rows = np.eye(8, dtype=np.float32)[[0, 1, 2, 0]]
+    for i, row in enumerate(rows):
+        observation = recognizer.observe((i + 1) * 10**9, row, "net@base")
+    match = observation.matches.candidates[0]
+    assert match.reference_id == 0
+    assert match.distance == pytest.approx(0.0, abs=1e-3)  # in half precision
+    assert match.probability == pytest.approx(0.9, abs=0.02)
+
+
+def drive(recognizer, stamps, places, odometry=lambda stamp: None):
+    return [
+        recognizer.observe(stamp, one_hot(place), "net@1", odometry=odometry(stamp))
+        for stamp, place in zip(stamps, places, strict=True)
+    ]
+
+
+def one_hot(place):
+    values = np.zeros(64, np.float32)
+    values[place] = 1.0
+    return values
+
+
+def test_odometry_that_jumps_begins_a_session_and_goes_on_in_the_same_places():
+    recognizer = PlaceRecognizer(SequenceMatchingConfig.from_file())
+
+    def odometry(stamp):
+        pose = np.eye(4)
+        pose[0, 3] = stamp / 1e9 + (1000.0 if stamp >= 20 * 10**9 else 0.0)
+        return pose
+
+    stamps = [10**9 * i for i in range(32)]
+    seen = drive(recognizer, stamps, [*range(20), *range(12)], odometry)
+    assert [s.keyframe.session for s in seen] == [0] * 20 + [1] * 12
+    assert "odometry jumped 1001.0 m in 1.00 s" in recognizer.session_reason
+    assert seen[-1].matches.candidates[0].reference_id == 11
+
+
+def test_nothing_is_matched_with_a_forgotten_session_also_after_a_save(tmp_path):
+    recognizer = PlaceRecognizer(SequenceMatchingConfig.from_file())
+    for session in range(2):
+        drive(recognizer, [10**9 * i for i in range(12)], range(12))
+        recognizer.begin_session()
+        if session == 0:
+            with pytest.raises(StateError, match="session 1 is being driven"):
+                recognizer.forget_session(1)
+            with pytest.raises(StateError, match="no places of session 5"):
+                recognizer.forget_session(5)
+    recognizer.forget_session(0)
+    again = PlaceRecognizer(SequenceMatchingConfig.from_file())
+    again.load(saved_part(tmp_path / "map", "places", recognizer.save))
+    for engine in (recognizer, again):
+        found = drive(engine, [10**9 * i for i in range(12)], range(12))[-1].matches
+        assert {c.reference_session for c in found.candidates} == {1}
+        engine.forget_session(1)
+        nothing = drive(engine, [10**9 * 12], [12])[-1].matches
+        assert not nothing.candidates

@@ -3,7 +3,11 @@ import pytest
 
 from vpr.config import SequenceMatchingConfig
 from vpr.evaluation.places import match_descriptors
+from vpr.places.encoded import EncodedPlaces
+from vpr.places.encoders import SingleEncoder
+from vpr.places.memory import PlaceMemory
 from vpr.places.shortlist import Shortlist
+from vpr.records import Keyframe
 
 
 def smooth_walk(count, dimension=32, seed=0):
@@ -23,9 +27,17 @@ def config(**settings):
     )
 
 
+def places_of(walk):
+    memory = PlaceMemory("net@1", walk.shape[1])
+    for index, descriptor in enumerate(walk):
+        memory.append(Keyframe(index, 0, index, descriptor, "net@1"))
+    return EncodedPlaces(SingleEncoder(), memory)
+
+
 def test_the_nearest_places_come_first():
     walk = smooth_walk(2000)
-    places, similarities = Shortlist(walk, config(shortlist_clusters=1000)).nearest(walk[700])
+    shortlist = Shortlist(places_of(walk), len(walk), config(shortlist_clusters=1000))
+    places, similarities = shortlist.nearest(walk[700])
     exact = walk @ walk[700]
     assert places[0] == 700
     np.testing.assert_allclose(similarities, np.sort(exact)[::-1][:50], atol=2e-3)

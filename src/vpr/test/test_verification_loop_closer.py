@@ -1,11 +1,11 @@
-import json
-
 import numpy as np
 import pytest
 from made_up_scene import BASE_T_CAMERA, CAMERA, Scene, relative_truth
+from saved_part import changed_part, saved_part
 
 from vpr.config import LoopClosureConfig
 from vpr.geometry import pose_from_xy_yaw, relative, rotation_angle, translation_norm
+from vpr.maps.table import MapError
 from vpr.records import (
     CameraModel,
     ClosureState,
@@ -14,6 +14,7 @@ from vpr.records import (
     PlaceMatch,
     PlaceMatches,
 )
+from vpr.verification import keyframe_views
 from vpr.verification.features import LocalFeatures
 from vpr.verification.loop_closer import LoopCloser
 from vpr.verification.state import FeatureStateError
@@ -191,15 +192,15 @@ def test_calibrated_camera_alone_needs_more_matches():
     assert "where neither odometry, GPS nor depth can confirm it" in closure.reason
 
 
-def test_loaded_map_gives_the_same_verdicts():
+def test_loaded_map_gives_the_same_verdicts(tmp_path):
     live, loaded = closer(), closer()
-    remember(live, range(COUNT))
+    remember(live, range(COUNT - 5))
+    saved_part(tmp_path / "map", "features", live.save)
+    remember(live, range(COUNT - 5, COUNT))
     live.add_keyframe(keyframe(COUNT), None)
-    arrays, metadata = live.state()
-    loaded.restore(
-        {name: array.copy() for name, array in arrays.items()}, json.loads(json.dumps(metadata))
-    )
+    loaded.load(saved_part(tmp_path / "map", "features", live.save))
     assert len(loaded) == len(live) == COUNT + 1
+    loaded.load(saved_part(tmp_path / "copy", "features", loaded.save))
     verdicts = [drive(one, range(COUNT + 5, COUNT + 12)) for one in (live, loaded)]
     for mine, theirs in zip(*(v.values() for v in verdicts), strict=True):
         assert mine.state == theirs.state == ClosureState.VERIFIED
@@ -208,24 +209,60 @@ def test_loaded_map_gives_the_same_verdicts():
         assert np.array_equal(mine.covariance, theirs.covariance)
 
 
-def test_map_of_no_keyframes():
+def test_map_of_no_keyframes(tmp_path):
     loaded = closer()
-    loaded.restore(*closer().state())
+    loaded.load(saved_part(tmp_path / "map", "features", closer().save))
     assert len(loaded) == 0
 
 
-def test_saved_features_that_do_not_fit_are_refused():
+def test_views_on_disk_are_read_again_when_many_were_looked_at(tmp_path, monkeypatch):
+    monkeypatch.setattr(keyframe_views, "VIEWS_KEPT", 2)
+    live, loaded = closer(), closer()
+    remember(live, range(COUNT))
+    loaded.load(saved_part(tmp_path / "map", "features", live.save))
+    verdicts = [drive(one, range(COUNT + 5, COUNT + 9)) for one in (live, loaded)]
+    assert [v.state for v in verdicts[0].values()] == [v.state for v in verdicts[1].values()]
+
+
+def test_another_map_is_not_added_to(tmp_path):
+    mine, few, others = closer(), closer(), closer()
+    remember(mine, range(3))
+    remember(few, range(1))
+    remember(others, range(3, 8))
+    saved_part(tmp_path / "map", "features", mine.save)
+    with pytest.raises(FeatureStateError, match="the map has 3 keyframes, here are only 1"):
+        saved_part(tmp_path / "map", "features", few.save)
+    with pytest.raises(FeatureStateError, match="keyframe 2 of the map is another one"):
+        saved_part(tmp_path / "map", "features", others.save)
+
+
+def cut_short(table):
+    table["pixels"] = table["pixels"][:, :1]
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "error", "message"),
+    [
+        ("keypoints", lambda a: a.pop("descriptors"), MapError, "no column 'descriptors'"),
+        ("keypoints", cut_short, MapError, "'pixels' .* holds"),
+        ("views", lambda a: a["cameras"].fill(1), FeatureStateError, "camera is not among"),
+        ("views", lambda a: a["counts"].fill(1), FeatureStateError, "counts of features"),
+        ("views", lambda a: a["ids"].fill(1), FeatureStateError, "do not ascend"),
+    ],
+)
+def test_saved_features_that_do_not_fit_are_refused(tmp_path, table, change, error, message):
     verifier = closer()
     remember(verifier, range(3))
-    arrays, metadata = verifier.state()
-    with pytest.raises(FeatureStateError, match="lack descriptors"):
-        closer().restore({k: v for k, v in arrays.items() if k != "descriptors"}, metadata)
-    with pytest.raises(FeatureStateError, match="'pixels' has shape"):
-        closer().restore(arrays | {"pixels": arrays["pixels"][:-1]}, metadata)
-    with pytest.raises(FeatureStateError, match="not ORB"):
-        closer().restore(arrays, metadata | {"feature": "SIFT"})
-    with pytest.raises(FeatureStateError, match="camera is not among"):
-        closer().restore(arrays | {"cameras": arrays["cameras"] + 1}, metadata)
+    part = changed_part(tmp_path / "map", "features", verifier.save, table, change)
+    with pytest.raises(error, match=message):
+        closer().load(part)
+
+
+def test_other_features_are_refused(tmp_path):
+    part = saved_part(tmp_path / "map", "features", closer().save)
+    part.metadata["feature"] = "SIFT"
+    with pytest.raises(FeatureStateError, match="asks for ORB"):
+        closer().load(part)
 
 
 def test_memory_a_keyframe_is_as_stated():

@@ -1,4 +1,4 @@
-"""The command line: ``vpr demo | run | play | record | eval | bag | map | bench``.
+"""The command line: demo, run, play, record, train, eval, bag, map, dataset, bench.
 
 Commands that start nodes need a built workspace; the rest is the pure library.
 """
@@ -15,19 +15,22 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from vpr.commands import sequences
+from vpr.commands import semantics, sequences
+from vpr.commands.learning import dataset_app, eval_selfsup, train_app
+from vpr.commands.map import map_app
 from vpr.config import ConfigError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 eval_app = typer.Typer(no_args_is_help=True, help="Measure on your own data.")
 bag_app = typer.Typer(no_args_is_help=True, help="Make bags: a simulated world, image folders.")
-map_app = typer.Typer(no_args_is_help=True, help="Look into a map folder.")
-train_app = typer.Typer(no_args_is_help=True, help="Train networks.")
 app.add_typer(eval_app, name="eval")
-app.add_typer(train_app, name="train")
-sequences.add_to(train_app, eval_app)
 app.add_typer(bag_app, name="bag")
 app.add_typer(map_app, name="map")
+app.add_typer(dataset_app, name="dataset")
+app.add_typer(train_app, name="train")
+semantics.add_to(train_app, eval_app)
+sequences.add_to(train_app, eval_app)
+eval_app.command("selfsup")(eval_selfsup)
 console = Console()
 
 ParamsFile = Annotated[
@@ -99,6 +102,12 @@ def run(
     map_folder: Annotated[
         Path | None, typer.Option("--map", help="Map folder to relocalize in.")
     ] = None,
+    bridge: Annotated[
+        str, typer.Option(help="Also give the closures to this SLAM system, e.g. rtabmap.")
+    ] = "",
+    remap: Annotated[
+        list[str] | None, typer.Option(help="Of every node, as odometry:=/odom; repeatable.")
+    ] = None,
     bag: Annotated[Path | None, typer.Option(help="Also play this bag.")] = None,
     rate: Annotated[float, typer.Option(help="Playing speed of the bag.")] = 1.0,
 ) -> None:
@@ -106,15 +115,22 @@ def run(
     processes = _bringup("processes")
     parameters: dict[str, Any] = {} if map_folder is None else {"map": str(map_folder.resolve())}
     options = processes.RosOptions(
-        params_file, namespace, log_level, use_sim_time or bag is not None, parameters
+        params_file,
+        namespace,
+        log_level,
+        use_sim_time or bag is not None,
+        parameters,
+        remap or (),
     )
     try:
         with processes.NodeProcesses() as children:
+            if bridge:
+                children.start_bridge(bridge, options)
             children.start_suite(options, composed)
             if bag is not None:
                 children.start("bag_player", _playing(processes, options, bag, rate, False))
             children.wait_while_running()
-    except processes.NodeStopped as error:
+    except (processes.NodeStopped, ValueError) as error:
         _fail(str(error))
     except KeyboardInterrupt:
         console.print("stopped")
@@ -218,10 +234,12 @@ def bag_world(
 ) -> None:
     """Drive through a simulated town and record it."""
     from vpr.bags.reader import BagError
-    from vpr.simulation.recording import record_drive
+    from vpr.simulation.config import SimulationConfig
+    from vpr.simulation.recording import own_spot, record_drive
 
     try:
-        drive = record_drive(out, seed, overwrite=overwrite)
+        config = SimulationConfig(gps_longitude=own_spot(seed))
+        drive = record_drive(out, seed, config, overwrite=overwrite)
     except BagError as error:
         _fail(str(error))
     console.print(
@@ -281,22 +299,6 @@ def bag_info(bag: Path) -> None:
             for topic, kind in sorted(reader.topics.items()):
                 table.add_row(topic, kind)
     except BagError as error:
-        _fail(str(error))
-    console.print(table)
-
-
-@map_app.command("info")
-def map_info(folder: Path) -> None:
-    """What a map holds, after checking every part of it."""
-    from vpr.maps.folder import MapError, read_manifest, read_part
-
-    try:
-        manifest = read_manifest(folder)
-        table = Table("part", "holds", "bytes", title=f"{folder}: model {manifest.model}")
-        for part in manifest.parts:
-            read_part(folder, part.name)
-            table.add_row(part.name, str(part.count), f"{part.bytes:,}")
-    except MapError as error:
         _fail(str(error))
     console.print(table)
 

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from vpr.semantics.classes import class_indices
 
 DEFAULT_CONFIG_FILE = Path(__file__).parent / "default_config" / "vpr.yaml"
 EVERY_NODE = "**"  # the section of a parameter file that all nodes read
@@ -106,10 +108,33 @@ class SegmentationConfig(ImageInput):
     """segmentation: image to attention map."""
 
     node_name: ClassVar[str] = "segmentation"
-    source: Literal["laplacian_of_gaussian"]
+    source: Literal[
+        "laplacian_of_gaussian",
+        "semantic_mask",
+        "semantic_boundaries",
+        "learned",
+        "encoder_decoder",
+    ]
     attention_width: int = Field(ge=16, le=1920)
     diffusion_sigma: Annotated[float, Field(ge=0.0, le=50.0)]
     floor: Fraction
+    depth_topic_used: bool
+    depth_scale: Positive
+    segmenter: str
+    segmenter_weights: str
+    network_width: int = Field(ge=32, le=2048)
+    static_classes: Annotated[list[str], Field(min_length=1)]
+    attention_weights: str
+    overlay: bool
+    device: Literal["auto", "cpu", "cuda"]
+    mixed_precision: bool
+    threads: int = Field(ge=0, le=256)
+
+    @field_validator("static_classes")
+    @classmethod
+    def _known_classes(cls, names: list[str]) -> list[str]:
+        class_indices(names)
+        return names
 
 
 class EmbeddingConfig(ImageInput):
@@ -124,8 +149,9 @@ class EmbeddingConfig(ImageInput):
     layer_grids: list[Annotated[str, Field(pattern=r"^[1-9][0-9]?x[1-9][0-9]?$")]]  # rows x columns
     layer_gem_p: list[Annotated[float, Field(ge=1.0, le=20.0)]]
     layer_weights: list[Positive]
-    attention: Literal["none", "pooling"]
+    attention: Literal["none", "pooling", "multiplied", "mask_channel"]
     whitening: str
+    model: str
     device: Literal["auto", "cpu", "cuda"]
     runtime: Literal["auto", "pytorch", "openvino"]
     mixed_precision: bool
@@ -148,6 +174,7 @@ class SequenceMatchingConfig(NodeConfig):
     keyframe_max_interval: Positive
     odometry_wait: NonNegative
     odometry_max_gap: Positive
+    odometry_max_speed: Positive
     fix_max_gap: Positive
     method: Literal[
         "single",
@@ -181,6 +208,7 @@ class SequenceMatchingConfig(NodeConfig):
     top_k: int = Field(ge=1, le=100)
     min_probability: Fraction
     map: str
+    model: str
 
     @model_validator(mode="after")
     def _speeds_reachable(self) -> Self:
@@ -221,12 +249,14 @@ class LoopClosureConfig(ImageInput):
     depth_scale: Positive
     feature_wait: NonNegative
     verdict_timeout: Positive
+    features: Literal["orb", "xfeat"]
     feature_count: int = Field(ge=50, le=5000)
     feature_contrast: int = Field(ge=1, le=100)
     feature_min_width: int = Field(ge=64, le=4096)
     feature_max_width: int = Field(ge=64, le=4096)
     match_ratio: Annotated[float, Field(gt=0.0, le=1.0)]
     match_max_distance: int = Field(ge=1, le=256)
+    match_min_similarity: Fraction
     match_max_turn: Annotated[float, Field(gt=0.0, le=3.15)]
     match_max_scale: Annotated[float, Field(gt=1.0, le=20.0)]
     inlier_threshold: Annotated[float, Field(gt=0.0, le=20.0)]
@@ -290,6 +320,7 @@ class PoseGraphConfig(NodeConfig):
     relinearize_every: int = Field(ge=1, le=1000)
     publish_period: Positive
     correction_notice: NonNegative
+    autosave_period: NonNegative
     map: str
 
 
@@ -308,6 +339,54 @@ class GpsImageSyncConfig(ImageInput):
     heading_min_distance: Positive
     odometry_max_gap: Positive
     max_wait: Positive
+
+
+class FineTuningConfig(NodeConfig):
+    """fine_tuning, and ``vpr train`` and ``vpr eval selfsup``: labelled drives to a descriptor."""
+
+    node_name: ClassVar[str] = "fine_tuning"
+    model: str
+    params_file: str
+    horizontal_fov: Annotated[float, Field(gt=5.0, lt=179.0)]
+    seen_distance: Positive
+    positive_similarity: Annotated[float, Field(gt=0.0, lt=1.0)]
+    negative_similarity: Annotated[float, Field(gt=0.0, lt=1.0)]
+    min_positives: int = Field(ge=1)
+    negatives_per_positive: int = Field(ge=1, le=1000)
+    negative_pool: int = Field(ge=2, le=100_000)
+    head: Literal["linear", "fc6_fc7"]
+    embedding_dimension: int = Field(ge=2, le=8192)
+    whitening_shrinkage: NonNegative
+    normalised: bool
+    margin: Positive
+    normalised_margin: Annotated[float, Field(gt=0.0, le=2.0)]
+    epochs: int = Field(ge=1, le=100_000)
+    epoch_positives: int = Field(ge=1)
+    batch_positives: int = Field(ge=1)
+    learning_rate: Positive
+    trunk_learning_rate: Positive
+    weight_decay: NonNegative
+    unfreeze: int = Field(ge=0)
+    patience: int = Field(ge=1)
+    snapshots: int = Field(ge=0)
+    seed: int = Field(ge=0)
+    device: Literal["auto", "cpu", "cuda"]
+    mixed_precision: bool
+    threads: int = Field(ge=0, le=256)
+    same_place_distance: Positive
+    same_place_rotation: Annotated[float, Field(gt=0.0, le=3.15)]
+    exclude_recent_keyframes: int = Field(ge=0)
+    candidates: int = Field(ge=1, le=100)
+    wanted_precisions: Annotated[list[Annotated[float, Field(gt=0.0, lt=1.0)]], Field(min_length=1)]
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)]
+
+    @model_validator(mode="after")
+    def _labels_apart(self) -> Self:
+        if self.negative_similarity >= self.positive_similarity:
+            raise ValueError("negative_similarity must be below positive_similarity")
+        if self.negatives_per_positive > self.negative_pool:
+            raise ValueError("negative_pool must hold at least negatives_per_positive")
+        return self
 
 
 class BagPlayerConfig(NodeConfig):
@@ -330,6 +409,77 @@ class BagRecorderConfig(NodeConfig):
     topics: list[str]
 
 
+class BindingConfig(NodeConfig):
+    """A bridge that ties closures to keyframes which the host chose itself."""
+
+    keyframe_gap: Positive
+    odometry_max_gap: Positive
+    patience: Positive
+    offset_translation_noise: NonNegative
+    offset_rotation_noise: NonNegative
+
+
+class VinsMonoBridgeConfig(BindingConfig, ImageInput):
+    """vins_mono_bridge: closures to VINS-Mono's match points."""
+
+    node_name: ClassVar[str] = "vins_mono_bridge"
+    window: int = Field(ge=1, le=100)
+    feature_count: int = Field(ge=50, le=5000)
+    feature_contrast: int = Field(ge=1, le=100)
+    match_ratio: Annotated[float, Field(gt=0.0, le=1.0)]
+    match_max_distance: int = Field(ge=1, le=256)
+    inlier_threshold: Annotated[float, Field(gt=0.0, le=50.0)]
+    min_matches: int = Field(ge=6, le=5000)
+    agreement_translation: Positive
+    agreement_rotation: Positive
+
+
+class VinsFusionBridgeConfig(NodeConfig):
+    """vins_fusion_bridge: what VINS-Fusion's loop_fusion node publishes."""
+
+    node_name: ClassVar[str] = "vins_fusion_bridge"
+    world_frame: Annotated[str, Field(min_length=1)]
+    publish_period: Positive
+
+
+class RtabmapBridgeConfig(BindingConfig):
+    """rtabmap_bridge: closures to RTAB-Map's AddLink, read back from its graph."""
+
+    node_name: ClassVar[str] = "rtabmap_bridge"
+    link_type: Literal["global", "user"]
+    read_back_timeout: Positive
+
+
+class SwarmSlamBridgeConfig(BindingConfig):
+    """swarm_slam_bridge: closures to Swarm-SLAM's back end."""
+
+    node_name: ClassVar[str] = "swarm_slam_bridge"
+
+
+class PoseGraphToolsBridgeConfig(BindingConfig):
+    """pose_graph_tools_bridge: closures to a Kimera-style back end."""
+
+    node_name: ClassVar[str] = "pose_graph_tools_bridge"
+    keys: Literal["own", "host"]
+    robot_id: int = Field(ge=0, le=255)
+    odometry_translation_sigma: Positive
+    odometry_rotation_sigma: Positive
+
+
+class OrbSlam3BridgeConfig(NodeConfig):
+    """orb_slam3_bridge: ORB-SLAM3's poses to odometry, and back corrected."""
+
+    node_name: ClassVar[str] = "orb_slam3_bridge"
+    source: Literal["camera_pose", "body_odom"]
+    camera_in_base: Annotated[list[float], Field(min_length=7, max_length=7)]
+    scale: Positive
+    max_speed: Positive
+    max_turn_rate: Positive
+    odometry_max_gap: Positive
+    odom_frame: Annotated[str, Field(min_length=1)]
+    base_frame: Annotated[str, Field(min_length=1)]
+
+
 NODE_CONFIGS: tuple[type[NodeConfig], ...] = (
     SegmentationConfig,
     EmbeddingConfig,
@@ -337,6 +487,13 @@ NODE_CONFIGS: tuple[type[NodeConfig], ...] = (
     LoopClosureConfig,
     PoseGraphConfig,
     GpsImageSyncConfig,
+    FineTuningConfig,
     BagPlayerConfig,
     BagRecorderConfig,
+    VinsMonoBridgeConfig,
+    VinsFusionBridgeConfig,
+    RtabmapBridgeConfig,
+    SwarmSlamBridgeConfig,
+    PoseGraphToolsBridgeConfig,
+    OrbSlam3BridgeConfig,
 )

@@ -32,6 +32,8 @@ SUITE = (
     "pose_graph",
     "gps_image_sync",
 )
+# executables of vpr_bridges, one a host SLAM; the node of each is NAME_bridge
+BRIDGES = ("vins_mono", "vins_fusion", "rtabmap", "swarm_slam", "pose_graph_tools", "orb_slam3")
 # still running, done, or done but for Fast DDS's destructors (see vpr_nodes.vpr_node.leave)
 CLEAN_ENDS = (None, 0, -signal.SIGALRM)
 STOP_PATIENCE = 8.0  # s from SIGINT until SIGKILL
@@ -50,6 +52,7 @@ class RosOptions:
     log_level: str = "info"
     use_sim_time: bool = False
     parameters: Mapping[str, Any] = field(default_factory=dict)  # "node.parameter" or "parameter"
+    remaps: Sequence[str] = ()  # "from:=to"
 
     def arguments(self, nodes: Sequence[str], scratch: Path) -> list[str]:
         """Command-line arguments after the executable.
@@ -64,6 +67,8 @@ class RosOptions:
         namespace = f"/{self.namespace.strip('/')}" if self.namespace.strip("/") else ""
         if namespace:
             words += ["-r", f"__ns:={namespace}"]
+        for remap in self.remaps:
+            words += ["-r", remap]
         overrides = {
             f"{namespace}/{node}": {"ros__parameters": values}
             for node in nodes
@@ -123,9 +128,10 @@ class NodeProcesses:
         options: RosOptions,
         nodes: Sequence[str] = (),
         extra: Sequence[str] = (),
+        package: str = "vpr_nodes",
     ) -> None:
-        """Start an executable of ``vpr_nodes`` that holds ``nodes``, by default one of its name."""
-        command = [sys.executable, "-c", f"from vpr_nodes.{executable} import main; main()"]
+        """Start an executable that holds ``nodes``, by default one of its name."""
+        command = [sys.executable, "-c", f"from {package}.{executable} import main; main()"]
         command += [*extra, *options.arguments(nodes or [executable], Path(self._scratch.name))]
         output = None
         if self._log_folder is not None:
@@ -147,6 +153,16 @@ class NodeProcesses:
             return
         for node in nodes:
             self.start(node, options)
+
+    def start_bridge(self, host: str, options: RosOptions) -> None:
+        """Start the bridge to a host, one of ``BRIDGES``.
+
+        Raises:
+            ValueError: there is no such bridge.
+        """
+        if host not in BRIDGES:
+            raise ValueError(f"no bridge to '{host}'; there are {', '.join(BRIDGES)}")
+        self.start(host, options, [f"{host}_bridge"], package="vpr_bridges")
 
     def check(self) -> None:
         """Raise when a process has ended by itself.

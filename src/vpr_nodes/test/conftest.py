@@ -107,9 +107,14 @@ class Nodes:
         self.children: list[subprocess.Popen[str]] = []
 
     def start(
-        self, executable: str, *arguments: str, own: Sequence[str] = (), **parameters: Any
+        self,
+        executable: str,
+        *arguments: str,
+        own: Sequence[str] = (),
+        package: str = "vpr_nodes",
+        **parameters: Any,
     ) -> subprocess.Popen[str]:
-        """Start an executable of vpr_nodes with parameters; returns its process.
+        """Start an executable of a package with parameters; returns its process.
 
         ``arguments`` are ROS's, ``own`` are the executable's.
         """
@@ -118,7 +123,7 @@ class Nodes:
             shown = str(value).lower() if isinstance(value, bool) else value
             words += ["-p", f"{name}:={shown!r}" if shown == "" else f"{name}:={shown}"]
         child = subprocess.Popen(
-            [sys.executable, "-c", f"from vpr_nodes.{executable} import main; main()", *words],
+            [sys.executable, "-c", f"from {package}.{executable} import main; main()", *words],
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

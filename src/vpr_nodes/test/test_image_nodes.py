@@ -83,3 +83,66 @@ def test_attention_pooling_waits_for_the_attention_of_the_same_stamp(probe, node
 def test_silence_of_the_camera_is_said(probe, nodes):
     nodes.start("segmentation")
     probe.until(lambda: "no images" in probe.status("segmentation").get("message", ""))
+
+
+def test_an_attention_map_of_another_image_is_counted_and_refused(probe, nodes):
+    nodes.start("embedding", attention="pooling")
+    descriptors = probe.hear(Descriptor, "descriptor")
+    camera = probe.publisher(Image, "camera/image_raw")
+    attention = probe.publisher(Image, "attention")
+    for second, shape in ((1, (10, 40)), (2, (30, 40))):
+        camera.publish(image_msg(textured(7), second * 10**9))
+        attention.publish(image_msg(np.full(shape, 200, np.uint8), second * 10**9, "mono8"))
+    probe.until(lambda: len(descriptors) == 1)
+    assert descriptors[0].header.stamp.sec == 2
+    probe.until(lambda: probe.status("embedding").get("dropped EmbeddingError") == "1")
+
+
+def test_images_whose_attention_never_comes_are_counted(probe, nodes):
+    nodes.start("embedding", attention="pooling")
+    camera = probe.publisher(Image, "camera/image_raw")
+    for second in range(1, 14):  # ten are kept waiting
+        camera.publish(image_msg(textured(8), second * 10**9))
+        probe.spin(0.05)
+    probe.until(lambda: probe.status("embedding").get("dropped no_attention_at_image") == "3")
+
+
+def test_the_semantic_mask_and_its_overlay_keep_stamp_and_frame(probe, nodes):
+    nodes.start("segmentation", source="semantic_mask", overlay=True)
+    attention = probe.hear(Image, "attention")
+    overlay = probe.hear(Image, "attention_overlay")
+    camera = probe.publisher(Image, "camera/image_raw")
+    picture = textured(9)
+    camera.publish(image_msg(picture, 5_000_000_007))
+    probe.until(lambda: attention and overlay)
+    for message in (attention[0], overlay[0]):
+        assert (message.header.stamp.sec, message.header.stamp.nanosec) == (5, 7)
+        assert message.header.frame_id == "camera_optical"
+    assert (attention[0].encoding, attention[0].width) == ("mono8", 160)
+    assert (overlay[0].height, overlay[0].width) == picture.shape[:2]
+    assert overlay[0].encoding == "bgr8"
+
+
+def test_depth_of_the_same_stamp_is_waited_for_and_fused(probe, nodes):
+    nodes.start("segmentation", depth_topic_used=True, floor=0.0)
+    attention = probe.hear(Image, "attention")
+    camera = probe.publisher(Image, "camera/image_raw")
+    depth = probe.publisher(Image, "camera/depth/image_raw")
+    picture = textured(10)
+    metres = np.full(picture.shape[:2], 20_000, np.uint16)
+    metres[:, picture.shape[1] // 2 :] = 1_000
+    camera.publish(image_msg(picture, 10**9))
+    camera.publish(image_msg(picture, 2 * 10**9))
+    message = image_msg(np.zeros(picture.shape[:2], np.uint8), 2 * 10**9, "mono8")
+    message.encoding, message.step = "16UC1", 2 * picture.shape[1]
+    message.data = metres.tobytes()
+    depth.publish(message)
+    probe.until(lambda: len(attention) == 1)
+    assert attention[0].header.stamp.sec == 2
+    map_ = np.array(attention[0].data).reshape(attention[0].height, attention[0].width)
+    assert map_[:, 100:].mean() > 3 * map_[:, :60].mean()
+
+
+def test_an_unknown_class_refuses_the_start(nodes):
+    child = nodes.start("segmentation", source="semantic_mask", static_classes="[tree]")
+    assert child.wait(timeout=40) == 2

@@ -246,4 +246,4 @@ def test_saving_without_the_other_nodes_says_which_is_missing(probe, nodes, tmp_
     nodes.start("pose_graph")
     answer = probe.call(SaveMap, "save_map", SaveMap.Request(path=str(tmp_path / "map")))
     assert not answer.ok
-    assert "sequence_matching node is not running" in answer.message
+    assert "not running: loop_closure, sequence_matching" in answer.message

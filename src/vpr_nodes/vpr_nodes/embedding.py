@@ -1,7 +1,7 @@
 """embedding: camera image (and attention) to place descriptor.
 
-Subscribes the camera and, when ``attention`` is ``pooling``, ``attention``, joined by exact
-stamp; publishes ``descriptor``.
+Subscribes the camera and, unless ``attention`` is ``none``, ``attention``, joined by exact
+stamp; publishes ``descriptor``. ``~/adopt_model`` goes on with a trained model.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from typing import Any
 
 from sensor_msgs.msg import Image as ImageMsg
 from vpr_interfaces.msg import Descriptor as DescriptorMsg
+from vpr_interfaces.srv import AdoptModel
 
 from vpr.config import EmbeddingConfig
 from vpr.messages import image_of, stamp_ns
-from vpr.models.embedder import Embedder
+from vpr.models.embedder import Embedder, EmbeddingError
 from vpr.records import Image
 from vpr_nodes.conversions import descriptor_msg, time_msg
 from vpr_nodes.image_input import ExactStampJoin, ImageInput
@@ -29,7 +30,7 @@ class EmbeddingNode(VprNode):
     config: EmbeddingConfig
 
     def setup(self) -> None:
-        self.embedder = Embedder(self.config)
+        self.embedder = self._made(self.config)
         self.images: ExactStampJoin[tuple[str, Image]] = ExactStampJoin(JOIN_CAPACITY)
         self.attentions: ExactStampJoin[Image] = ExactStampJoin(JOIN_CAPACITY)
         self.publisher = self.create_lifecycle_publisher(DescriptorMsg, "descriptor", RELIABLE)
@@ -38,15 +39,43 @@ class EmbeddingNode(VprNode):
             f"for images resized to {self.config.image_width}x{self.config.image_height}"
         )
 
+        self.create_service(AdoptModel, "~/adopt_model", self._adopt)
+
+    def _made(self, config: EmbeddingConfig) -> Embedder:
+        """An embedder whose descriptors the other nodes can compare.
+
+        Raises:
+            EmbeddingError: its model was trained without normalisation.
+        """
+        embedder = Embedder(config)
+        if not embedder.normalised:
+            raise EmbeddingError(
+                f"{config.model} was trained with normalised: false: its distances have a scale "
+                "of their own, nodes compare unit vectors; train it with normalised: true"
+            )
+        return embedder
+
+    def _adopt(
+        self, request: AdoptModel.Request, response: AdoptModel.Response
+    ) -> AdoptModel.Response:
+        try:
+            embedder = self._made(self.config.model_copy(update={"model": request.path}))
+        except ValueError as error:
+            response.message = str(error)
+        else:
+            self.embedder, response.ok = embedder, True
+        response.model = self.embedder.model
+        return response
+
     def start(self) -> None:
         ImageInput(self, self.config.image_transport, self._on_image)
-        if self.config.attention == "pooling":
+        if self.config.attention != "none":
             self.listen(
                 ImageMsg,
                 "attention",
                 self._on_attention,
                 SENSOR,
-                without="no descriptor: attention pooling waits for the segmentation node",
+                without="no descriptor: it waits for the attention of the segmentation node",
             )
 
     def _on_image(self, stamp: int, frame_id: str, image: Image, _: Any) -> None:
@@ -54,16 +83,16 @@ class EmbeddingNode(VprNode):
             self._embed(stamp, frame_id, image, None)
         elif (attention := self.attentions.take(stamp)) is not None:
             self._embed(stamp, frame_id, image, attention)
-        else:
-            self.images.put(stamp, (frame_id, image))
+        elif self.images.put(stamp, (frame_id, image)):
+            self.health.drop("no_attention_at_image", "an image whose attention never came")
 
     def _on_attention(self, message: ImageMsg) -> None:
         stamp = stamp_ns(message.header.stamp)
         attention = image_of(message)
         if (waiting := self.images.take(stamp)) is not None:
             self._embed(stamp, *waiting, attention)
-        else:
-            self.attentions.put(stamp, attention)
+        elif self.attentions.put(stamp, attention):
+            self.health.drop("no_image_at_attention", "an attention map whose image never came")
 
     def _embed(self, stamp: int, frame_id: str, image: Image, attention: Image | None) -> None:
         attentions = None if attention is None else [attention]

@@ -1,15 +1,16 @@
 """gps_image_sync: images, fixes and odometry to a dataset folder of labelled keyframes.
 
-Subscribes the camera, ``fix`` and ``odometry``; writes ``dataset`` (nothing while it is empty).
-What is missing, and what was left out and why, is said on /diagnostics.
+Subscribes the camera, ``fix``, ``odometry`` and ``imu/data``; writes ``dataset`` (nothing while
+it is empty). What is missing, and what was left out and why, is said on /diagnostics.
 """
 
 from __future__ import annotations
 
 from nav_msgs.msg import Odometry
-from sensor_msgs.msg import NavSatFix
+from sensor_msgs.msg import Imu, NavSatFix
 
 from vpr.config import GpsImageSyncConfig
+from vpr.geometry import pose_from_quaternion
 from vpr.messages import fix_of, pose_of, stamp_ns
 from vpr.records import Image
 from vpr.supervision.synchronizer import GpsImageSynchronizer
@@ -37,6 +38,7 @@ class GpsImageSyncNode(VprNode):
         self.listen(
             Odometry, "odometry", self._on_odometry, SENSOR, without="heading from fixes alone"
         )
+        self.listen(Imu, "imu/data", self._on_imu, SENSOR)
         self.every(POLL_PERIOD, self._poll)
 
     def _on_image(self, stamp: int, _frame_id: str, image: Image | bytes, _message: object) -> None:
@@ -48,6 +50,11 @@ class GpsImageSyncNode(VprNode):
 
     def _on_odometry(self, message: Odometry) -> None:
         self.synchronizer.add_odometry(stamp_ns(message.header.stamp), pose_of(message.pose.pose))
+
+    def _on_imu(self, message: Imu) -> None:
+        q = message.orientation
+        orientation = pose_from_quaternion((0.0, 0.0, 0.0), (q.x, q.y, q.z, q.w))
+        self.synchronizer.add_imu(stamp_ns(message.header.stamp), orientation)
 
     def _poll(self) -> None:
         self.health.published["labelled keyframes"] += len(self.synchronizer.poll())

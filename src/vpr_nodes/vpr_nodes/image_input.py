@@ -81,11 +81,13 @@ class ExactStampJoin(Generic[T]):
         self._capacity = capacity
         self._items: OrderedDict[int, T] = OrderedDict()
 
-    def put(self, stamp: int, item: T) -> None:
-        """Keep an item."""
+    def put(self, stamp: int, item: T) -> int:
+        """Keep an item; returns how many older ones are forgotten for it."""
         self._items[stamp] = item
-        while len(self._items) > self._capacity:
+        forgotten = len(self._items) - self._capacity
+        for _ in range(forgotten):
             self._items.popitem(last=False)
+        return max(forgotten, 0)
 
     def take(self, stamp: int) -> T | None:
         """The item of a stamp, once; None when it never came or is forgotten."""

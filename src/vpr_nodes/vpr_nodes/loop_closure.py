@@ -43,9 +43,7 @@ class LoopClosureNode(VprNode):
 
     def setup(self) -> None:
         self.closer = LoopCloser(self.config)
-        self.part = MapPart(
-            self, "features", self.closer.state, self.closer.restore, lambda: len(self.closer)
-        )
+        self.part = MapPart(self, "features", self.closer.save, self.closer.load)
         if self.config.map:
             self.part.load(Path(self.config.map))
         self.camera: CameraModel | None = None

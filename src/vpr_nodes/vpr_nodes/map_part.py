@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from numpy.typing import NDArray
 from vpr_interfaces.srv import LoadMap, SaveMap
 
-from vpr.maps.folder import MapError, read_part, write_part
+from vpr.maps.folder import Part, PartDigest, PartOutdated, PartWriter, open_part
+from vpr.maps.table import MapError
 from vpr_nodes.vpr_node import VprNode
-
-Arrays = Mapping[str, NDArray[Any]]
 
 
 class MapPart:
     """Services ``~/save_part`` and ``~/load_part`` of a node.
 
     Args:
-        state: arrays and JSON-able metadata of all that is to be kept.
-        restore: takes them back; raises ValueError for what it cannot take.
-        count: how many things ``state`` keeps.
+        save: writes what the map does not have yet; raises ValueError where it can't.
+        load: takes a part of a map; raises ValueError for what it cannot take.
     """
 
     def __init__(
         self,
         node: VprNode,
         name: str,
-        state: Callable[[], tuple[Arrays, Mapping[str, Any]]],
-        restore: Callable[[Arrays, Mapping[str, Any]], None],
-        count: Callable[[], int],
+        save: Callable[[PartWriter], PartDigest],
+        load: Callable[[Part], None],
     ) -> None:
         self._node, self._name = node, name
-        self._state, self._restore, self._count = state, restore, count
+        self._save_to, self._load_from = save, load
         node.create_service(SaveMap, "~/save_part", self._save)
         node.create_service(LoadMap, "~/load_part", self._load)
 
@@ -43,19 +38,18 @@ class MapPart:
         Raises:
             MapError, ValueError: the map is damaged or does not fit; nothing is changed then.
         """
-        arrays, metadata = read_part(folder, self._name)
-        self._restore(arrays, metadata)
-        self._node.get_logger().info(f"{self._count()} {self._name} loaded from {folder}")
-        return self._count()
+        part = open_part(folder, self._name)
+        self._load_from(part)
+        self._node.get_logger().info(f"{part.count} {self._name} loaded from {folder}")
+        return part.count
 
     def _save(self, request: SaveMap.Request, response: SaveMap.Response) -> SaveMap.Response:
         try:
-            arrays, metadata = self._state()
-            digest = write_part(
-                Path(request.path), request.revision, self._name, arrays, metadata, self._count()
-            )
+            with PartWriter(Path(request.path), request.revision, self._name) as writer:
+                digest = self._save_to(writer)
         except (MapError, ValueError) as error:
             response.ok, response.message = False, str(error)
+            response.outdated = isinstance(error, PartOutdated)
             return response
         response.ok, response.digest = True, digest.model_dump_json()
         response.keyframes = digest.count

@@ -1,33 +1,42 @@
 """Whole maps: ``save_map`` and ``load_map``, which the pose_graph node serves.
 
 Saving asks every node for its part and commits them together; loading reads the manifest and has
-every node load its part. A map that cannot be read whole changes nothing on disk.
+every node load its part. A map that cannot be read whole changes nothing on disk. Saving again to
+the map that was loaded or saved last adds what is new; ``autosave_period`` does so by itself.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.client import Client
 from vpr_interfaces.srv import LoadMap, SaveMap
 
 from vpr.graph.pose_graph import PoseGraph
-from vpr.graph.state import GraphState
+from vpr.graph.storage import is_worn, load_graph, save_graph
 from vpr.maps.folder import (
-    MapError,
+    MANIFEST,
+    Manifest,
     PartDigest,
+    PartOutdated,
+    PartWriter,
     begin_revision,
     commit,
+    open_part,
     read_manifest,
-    read_part,
-    write_part,
 )
+from vpr.maps.table import MapError
+from vpr_nodes.vpr_node import STEADY
 
 if TYPE_CHECKING:
     from vpr_nodes.pose_graph import PoseGraphNode
 
-PARTS = {"places": "sequence_matching", "features": "loop_closure"}  # part -> the node that has it
+# Part -> the node that has it, in the order they are saved. Keyframes come from sequence_matching:
+# saved last, it knows every keyframe that another part speaks of.
+PARTS = {"features": "loop_closure", "places": "sequence_matching"}
 
 
 class MapService:
@@ -35,6 +44,11 @@ class MapService:
 
     def __init__(self, node: PoseGraphNode) -> None:
         self._node = node
+        self._held: Manifest | None = None  # what the suite's memory continues
+        self._folder: Path | None = None  # where that is
+        self._saving = False
+        self._edits = 0
+        self._saved_counters: dict[str, int] = {}
         group = ReentrantCallbackGroup()  # a service that waits for other services' answers
         self._savers = {
             name: node.create_client(SaveMap, f"{owner}/save_part", callback_group=group)
@@ -46,6 +60,9 @@ class MapService:
         }
         node.create_service(SaveMap, "save_map", self._save, callback_group=group)
         node.create_service(LoadMap, "load_map", self._load, callback_group=group)
+        if node.config.autosave_period > 0.0:
+            period = node.config.autosave_period
+            node.create_timer(period, self._autosave, callback_group=group, clock=STEADY)
 
     def load_graph(self, folder: Path) -> int:
         """Replace the node's graph by a map's; returns its keyframes.
@@ -53,57 +70,124 @@ class MapService:
         Raises:
             MapError, PoseGraphError: the map is damaged; the graph stays as it was.
         """
-        arrays, metadata = read_part(folder, "graph")
-        state = GraphState.from_arrays(arrays, metadata)
-        self._node.adopt(PoseGraph.restore(self._node.config, state), read_manifest(folder).model)
+        manifest = read_manifest(folder)
+        state = load_graph(open_part(folder, "graph"))
+        self._node.adopt(PoseGraph.restore(self._node.config, state), manifest.model)
+        self._held, self._folder = manifest, folder
         self._node.get_logger().info(f"graph of {len(state.ids)} keyframes loaded from {folder}")
         return len(state.ids)
 
+    def begin_anew(self) -> None:
+        """Have the next save write the whole map: what is on disk is not its beginning any more."""
+        self._held = None
+        self._edits += 1
+
+    async def save(self, folder: Path) -> Manifest:
+        """Save the suite's map; what the folder has of it already is not written again.
+
+        Raises:
+            MapError, ValueError: the map was not saved; what the folder held is as it was.
+        """
+        if self._saving:
+            raise MapError("a map is being saved at this moment: try again")
+        self._saving = True
+        edits, counters = self._edits, dict(self._node.graph.counters)
+        try:
+            manifest = await self._write(folder)
+        finally:
+            self._saving = False
+        self._held = manifest if edits == self._edits else None
+        self._folder, self._saved_counters = folder, counters
+        return manifest
+
+    async def _write(self, folder: Path) -> Manifest:
+        self._check_ready(self._savers)
+        before = read_manifest(folder) if (folder / MANIFEST).exists() else None
+        grows = before is not None and before.is_state_of(self._held)
+        if grows and is_worn(open_part(folder, "graph")):
+            grows = False
+        if grows and before is not None:
+            try:
+                return await self._write_revision(folder, before.revision, before)
+            except PartOutdated as outdated:
+                self._node.get_logger().info(str(outdated))
+        return await self._write_revision(folder, begin_revision(folder), None)
+
+    async def _write_revision(
+        self, folder: Path, revision: str, after: Manifest | None
+    ) -> Manifest:
+        digests = {"graph": self._save_graph(folder, revision, whole=after is None)}
+        for name, client in self._savers.items():
+            answer = await client.call_async(SaveMap.Request(path=str(folder), revision=revision))
+            if not answer.ok:
+                raise (PartOutdated if answer.outdated else MapError)(answer.message)
+            digests[name] = PartDigest.model_validate_json(answer.digest)
+        # keyframes told before a model was adopted still name the one they came with
+        model = str(digests["places"].metadata.get("model", self._node.model))
+        return commit(folder, revision, digests.values(), model, after)
+
+    async def _autosave(self) -> None:
+        """Add what is new to the map at hand; until one was saved or loaded there is none."""
+        if self._folder is None or self._saving or self._is_saved():
+            return
+        try:
+            await self.save(self._folder)
+        except (MapError, ValueError) as error:
+            self._node.get_logger().error(f"map not saved: {error}")
+
+    def _is_saved(self) -> bool:
+        """Whether nothing came since the last save, and no node lagged behind the others then."""
+        if self._held is None or dict(self._node.graph.counters) != self._saved_counters:
+            return False
+        return len({part.count for part in self._held.parts}) == 1
+
+    async def load(self, folder: Path) -> int:
+        """Have every node load its part of a map; returns its keyframes.
+
+        Raises:
+            MapError, ValueError: a part is damaged or a node is missing. Every part is looked at
+                before the first is taken.
+        """
+        for name in ("graph", *PARTS):
+            open_part(folder, name)
+        self._check_ready(self._loaders)
+        for client in self._loaders.values():
+            answer = await client.call_async(LoadMap.Request(path=str(folder)))
+            if not answer.ok:
+                raise MapError(answer.message)
+        return self.load_graph(folder)
+
+    @staticmethod
+    def _check_ready(clients: Mapping[str, Client]) -> None:
+        away = [PARTS[name] for name, client in clients.items() if not client.service_is_ready()]
+        if away:
+            raise MapError(f"not running: {', '.join(away)}; a map is made of every node's part")
+
+    def _save_graph(self, folder: Path, revision: str, whole: bool) -> PartDigest:
+        graph = self._node.graph
+        if whole:  # takes as long as a batch solution, which an increment must not
+            graph.settle()
+        with PartWriter(folder, revision, "graph") as writer:
+            return save_graph(writer, graph.state())
+
     async def _save(self, request: SaveMap.Request, response: SaveMap.Response) -> Any:
         try:
-            digests = await self._write_parts(Path(request.path))
+            manifest = await self.save(Path(request.path))
         except (MapError, ValueError) as error:
             response.ok, response.message = False, str(error)
             self._node.get_logger().error(f"map not saved: {error}")
             return response
         response.ok = True
-        response.keyframes = next(d.count for d in digests if d.name == "graph")
+        response.keyframes = manifest.part("graph").count
         response.closures = self._node.graph.counters["closures"]
         response.message = f"{response.keyframes} keyframes saved to {request.path}"
         self._node.get_logger().info(response.message)
         return response
 
-    async def _write_parts(self, folder: Path) -> list[PartDigest]:
-        revision = begin_revision(folder)
-        digests = []
-        for name, client in self._savers.items():
-            if not client.service_is_ready():
-                raise MapError(f"the {PARTS[name]} node is not running: its part cannot be saved")
-            answer = await client.call_async(SaveMap.Request(path=str(folder), revision=revision))
-            if not answer.ok:
-                raise MapError(answer.message)
-            digests.append(PartDigest.model_validate_json(answer.digest))
-        graph = self._node.graph
-        graph.settle()
-        state = graph.state()
-        digests.append(
-            write_part(folder, revision, "graph", state.arrays(), state.metadata(), len(state.ids))
-        )
-        commit(folder, revision, digests, self._node.model)
-        return digests
-
     async def _load(self, request: LoadMap.Request, response: LoadMap.Response) -> Any:
         folder = Path(request.path)
         try:
-            for name in ("graph", *PARTS):  # all are looked at before the first is taken
-                read_part(folder, name)
-            for name, client in self._loaders.items():
-                if not client.service_is_ready():
-                    raise MapError(f"the {PARTS[name]} node is not running: it cannot load a map")
-                answer = await client.call_async(LoadMap.Request(path=str(folder)))
-                if not answer.ok:
-                    raise MapError(answer.message)
-            response.keyframes = self.load_graph(folder)
+            response.keyframes = await self.load(folder)
         except (MapError, ValueError) as error:
             response.ok, response.message = False, str(error)
             self._node.get_logger().error(f"map not loaded: {error}")

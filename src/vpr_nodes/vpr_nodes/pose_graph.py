@@ -29,6 +29,7 @@ from vpr.records import ClosureState, LoopClosure, Pose
 from vpr_nodes.conversions import pose_msg, time_msg
 from vpr_nodes.graph_messages import EdgeMessages, graph_msg, marker_array
 from vpr_nodes.map_service import MapService
+from vpr_nodes.session_service import SessionService
 from vpr_nodes.vpr_node import LATCHED, RELIABLE, REMEMBERED, SENSOR, VprNode, run
 
 MAP_FRAME, ODOM_FRAME = "map", "odom"
@@ -44,6 +45,7 @@ class PoseGraphNode(VprNode):
     def setup(self) -> None:
         self.adopt(PoseGraph(self.config), "")
         self.maps = MapService(self)
+        self.sessions = SessionService(self)
         if self.config.map:
             self.maps.load_graph(Path(self.config.map))
         self.odom_frame = ODOM_FRAME
@@ -64,6 +66,11 @@ class PoseGraphNode(VprNode):
         self.known = {node.id for node in graph.nodes()}
         self.waiting: deque[tuple[float, LoopClosure]] = deque()
         self.changed = bool(self.known)
+
+    def replace_graph(self, graph: PoseGraph) -> None:
+        """Go on with an edited form of the graph; the drive continues in its session."""
+        self.graph, self.changed = graph, True
+        self.correction = None if self.session is None else graph.map_to_odom(self.session)
 
     def _tf_publisher(self) -> Any:
         try:

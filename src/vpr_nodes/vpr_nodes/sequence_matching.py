@@ -2,7 +2,8 @@
 
 Subscribes ``descriptor``, ``odometry`` and ``fix``; publishes ``keyframe`` and ``matches``.
 Odometry and fixes are interpolated to the image stamp; without them matching goes on and
-/diagnostics says so. Owns the ``places`` part of a map.
+/diagnostics says so. Owns the ``places`` part of a map. ``begin_session`` closes a session by hand;
+``~/adopt_model`` brings the remembered places forward to a trained model.
 """
 
 from __future__ import annotations
@@ -14,13 +15,17 @@ from pathlib import Path
 import numpy as np
 from nav_msgs.msg import Odometry
 from sensor_msgs.msg import NavSatFix
+from std_srvs.srv import Trigger
 from vpr_interfaces.msg import Descriptor as DescriptorMsg
 from vpr_interfaces.msg import Keyframe as KeyframeMsg
 from vpr_interfaces.msg import PlaceMatches as PlaceMatchesMsg
+from vpr_interfaces.srv import AdoptModel, EditSession
 
 from vpr.config import SequenceMatchingConfig
 from vpr.geometry import PoseTrack, PoseUnavailable
 from vpr.messages import covariance_of, fix_of, pose_of, stamp_ns
+from vpr.models.descriptor_model import DescriptorModel
+from vpr.places.memory import StateError
 from vpr.places.recognizer import PlaceRecognizer
 from vpr.records import Covariance, GpsFix
 from vpr.supervision.fixes import FixTrack
@@ -40,15 +45,15 @@ class SequenceMatchingNode(VprNode):
 
     def setup(self) -> None:
         self.recognizer = PlaceRecognizer(self.config)
-        self.part = MapPart(
-            self,
-            "places",
-            self.recognizer.state,
-            self.recognizer.restore,
-            lambda: self.recognizer.places,
-        )
+        self.part = MapPart(self, "places", self.recognizer.save, self.recognizer.load)
+        if self.config.model:
+            self.recognizer.adopt(DescriptorModel.load(Path(self.config.model)))
+        self.create_service(AdoptModel, "~/adopt_model", self._adopt)
         if self.config.map:
             self.part.load(Path(self.config.map))
+        self.create_service(Trigger, "begin_session", self._on_begin_session)
+        self.create_service(EditSession, "~/forget_session", self._on_forget_session)
+        self.session = self.recognizer.session
         self.odometry = PoseTrack(int(self.config.odometry_max_gap * 1e9))
         self.odometry_covariance: Covariance | None = None
         self.fixes = FixTrack(int(self.config.fix_max_gap * 1e9))
@@ -61,6 +66,18 @@ class SequenceMatchingNode(VprNode):
         self.matches_publisher = self.create_lifecycle_publisher(
             PlaceMatchesMsg, "matches", RELIABLE
         )
+
+    def _adopt(
+        self, request: AdoptModel.Request, response: AdoptModel.Response
+    ) -> AdoptModel.Response:
+        try:
+            response.redescribed = self.recognizer.adopt(DescriptorModel.load(Path(request.path)))
+        except ValueError as error:
+            response.message = str(error)
+        else:
+            response.ok = True
+        response.model = self.recognizer.model
+        return response
 
     def start(self) -> None:
         self.listen(
@@ -103,15 +120,35 @@ class SequenceMatchingNode(VprNode):
         """Time jumped back, as when a bag loops: finish the session and forget its sensors."""
         while self.waiting:
             self._observe(self.waiting.popleft()[1])
-        self.get_logger().warning(
-            f"time jumped back {(self.newest_ns - stamp) / 1e9:.1f} s: a new session begins"
-        )
-        self.recognizer.begin_session()
+        back = (self.newest_ns - stamp) / 1e9
+        self.recognizer.begin_session(f"time jumped back {back:.1f} s")
         last = self.odometry.last_stamp_ns
         if last is not None and last > stamp + BACKWARD_NS:
             self.odometry.clear()
         self.fixes.clear()
         self.newest_ns = stamp
+
+    def _note_session(self, session: int) -> None:
+        if session != self.session:
+            reason = self.recognizer.session_reason
+            self.get_logger().warning(f"session {session} begins: {reason}")
+            self.session = session
+
+    def _on_begin_session(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """For a robot that was carried while its odometry saw nothing of it."""
+        session = self.recognizer.begin_session("it was asked for")
+        response.success, response.message = True, f"the next keyframe begins session {session}"
+        return response
+
+    def _on_forget_session(
+        self, request: EditSession.Request, response: EditSession.Response
+    ) -> EditSession.Response:
+        try:
+            self.recognizer.forget_session(int(request.session))
+            response.ok = True
+        except StateError as error:
+            response.message = str(error)
+        return response
 
     def _release(self) -> None:
         """Observe the waiting descriptors whose odometry is there, or was waited for enough."""
@@ -152,6 +189,7 @@ class SequenceMatchingNode(VprNode):
         if observation.keyframe is None or observation.matches is None:
             self.health.last_reason = observation.skipped
             return
+        self._note_session(observation.keyframe.session)
         self.keyframe_publisher.publish(keyframe_msg(observation.keyframe))
         self.matches_publisher.publish(matches_msg(observation.matches, message.header.frame_id))
         self.health.published["keyframe"] += 1

@@ -154,7 +154,7 @@ def embed_files(files: list[Path], params_file: Path | None = None) -> NDArray[n
     descriptors = np.empty((len(files), embedder.dimension), np.float32)
     for index, path in enumerate(files):
         image = read_image(path)
-        maps = [attention(image)] if config.attention == "pooling" else None
+        maps = [attention(image)] if config.attention != "none" else None
         descriptors[index] = embedder.embed([image], maps)[0]
     return descriptors
 

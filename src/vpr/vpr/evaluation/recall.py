@@ -37,6 +37,27 @@ def recall_at(k: int, ranked: Sequence[Sequence[int]], correct: Sequence[Collect
     return float(np.mean(found)) if found else 0.0
 
 
+def mean_average_precision_at(
+    k: int, ranked: Sequence[Sequence[int]], correct: Sequence[Collection[int]]
+) -> float:
+    """mAP@k as Mapillary Street-Level Sequences defines it, over queries with a true match.
+
+    Of each query the precision at every true match among the k best is summed and divided by the
+    most there could be, ``min(k, true matches)``.
+
+    Args:
+        ranked, correct: as ``recall_at``.
+    """
+    scores = []
+    for references, truth in zip(ranked, correct, strict=True):
+        if not truth:
+            continue
+        hits = np.isin(list(references[:k]), list(truth))
+        precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
+        scores.append(float((precision * hits).sum()) / min(k, len(truth)))
+    return float(np.mean(scores)) if scores else 0.0
+
+
 def precision_recall(confidences: ArrayLike, matched: ArrayLike, relevant: int) -> PrecisionRecall:
     """Precision and recall of the best matches over all thresholds.
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import faiss
@@ -13,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from vpr.config import SequenceMatchingConfig
+from vpr.evaluation.map_scale import MODEL, add_places
+from vpr.maps.folder import open_part
 from vpr.places.convolution import sequence_distances
-from vpr.places.memory import COLUMNS
 from vpr.places.recognizer import PlaceRecognizer
 
 DIMENSION = 256
@@ -114,27 +117,18 @@ def _live(
         min_probability=0.0,
     )
     recognizer = PlaceRecognizer(config)
-    recognizer.restore(_arrays(walk), {"model": "made-up", "frame_ids": [""] * len(walk)})
+    with tempfile.TemporaryDirectory() as scratch:
+        add_places(Path(scratch), walk)
+        recognizer.load(open_part(Path(scratch), "places"))
     spent, right = [], []
     for index, query in enumerate(queries):
         started = time.perf_counter()
-        matches = recognizer.observe((len(walk) + index) * 10**9, query, "made-up").matches
+        matches = recognizer.observe((len(walk) + index) * 10**9, query, MODEL).matches
         spent.append(time.perf_counter() - started)
         if matches is None or not matches.candidates:
             raise RuntimeError("a timed step was no keyframe")
         right.append(abs(matches.candidates[0].reference_id - first - index) <= TOLERANCE)
     return 1e3 * float(np.median(spent[length:])), float(np.mean(right[length:]))
-
-
-def _arrays(walk: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-    count = len(walk)
-    arrays = {
-        name: np.full((count, *shape), np.nan if kind == "float64" else 0, kind)
-        for name, (shape, kind) in COLUMNS.items()
-    }
-    arrays["ids"] = np.arange(count, dtype=np.int64)
-    arrays["stamps_ns"] = np.arange(count, dtype=np.int64) * 10**9
-    return arrays | {"descriptors": walk}
 
 
 def _hnsw_ms(walk: NDArray[np.float32], queries: NDArray[np.float32]) -> float:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vpr.models.backbone import Backbone
 
 LAST_FEATURES = "last"  # the layer name that stands for the backbone's output map
-RgbBatch = NDArray[np.uint8]  # (B, H, W, 3)
+RgbBatch = NDArray[np.uint8]  # (B, H, W, 3), or with more channels behind RGB
 Activations = Callable[[RgbBatch], tuple[Tensor, ...]]
 
 
@@ -29,21 +29,23 @@ class _AllLayersSeenError(Exception):
 class LayerActivations(nn.Module):
     """Images to the activations of ``layers``, in their order.
 
-    Input (B, H, W, 3) RGB uint8, output one (B, C, h, w) float32 a layer. What lies behind the
-    last wanted layer is not computed.
+    Input (B, H, W, 3 + extra_channels) uint8, RGB first, output one (B, C, h, w) float32 a layer.
+    What lies behind the last wanted layer is not computed.
     """
 
     shift: Tensor
     scale: Tensor
 
-    def __init__(self, backbone: Backbone, layers: Sequence[str]) -> None:
+    def __init__(self, backbone: Backbone, layers: Sequence[str], extra_channels: int = 0) -> None:
         super().__init__()
         self.network = backbone.network
         self._features = backbone.features
         self._layers = tuple(dict.fromkeys(layers))
         self._found: dict[str, Tensor] = {}
-        self.register_buffer("shift", torch.tensor(backbone.mean) * 255.0)
-        self.register_buffer("scale", torch.tensor(backbone.std) * 255.0)
+        halves = (0.5,) * extra_channels  # what is not colour goes in as -1..1
+        self.channels = 3 + extra_channels
+        self.register_buffer("shift", torch.tensor((*backbone.mean, *halves)) * 255.0)
+        self.register_buffer("scale", torch.tensor((*backbone.std, *halves)) * 255.0)
         for layer in self._layers:
             if layer != LAST_FEATURES:
                 self._keep_output(layer, backbone.layer(layer))
@@ -95,7 +97,7 @@ def in_openvino(network: LayerActivations, height: int, width: int, threads: int
         from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
     except ImportError as error:
         raise RuntimeUnavailableError("runtime openvino: openvino is not installed") from error
-    blank = torch.zeros((1, height, width, 3), dtype=torch.uint8)
+    blank = torch.zeros((1, height, width, network.channels), dtype=torch.uint8)
     frontend = FrontEndManager().load_by_framework("pytorch")
     options: dict[str, object] = {
         "PERFORMANCE_HINT": "LATENCY",
@@ -106,7 +108,7 @@ def in_openvino(network: LayerActivations, height: int, width: int, threads: int
     try:
         decoder = TorchScriptPythonDecoder(_traced(network, blank))  # must outlive the conversion
         model = frontend.convert(frontend.load(decoder))
-        model.reshape({0: openvino.PartialShape([-1, height, width, 3])})
+        model.reshape({0: openvino.PartialShape([-1, height, width, network.channels])})
         request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from vpr.models.efficientnet_lite0 import EfficientNetLite0, embedded_weights_file
+from vpr.models.inflation import RGB, first_convolution, inflate_first_convolution
 from vpr.models.torchvision_import import import_torchvision
 from vpr.models.weights import WeightsError, load_weights, read_state_dict, weights_fingerprint
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 RANDOM_WEIGHTS_SEED = 0
+FOLDED = "_conv_stem.bias"  # a layer that EfficientNet-Lite0 has only with its norms folded in
 
 
 class BackboneError(ValueError):
@@ -55,8 +57,18 @@ class Backbone:
             module = children[part]
         return module
 
+    def sequence(self) -> dict[str, nn.Module]:
+        """The network's modules in the order they are declared, lists of modules opened up."""
+        found: dict[str, nn.Module] = {}
+        for name, child in self.network.named_children():
+            if isinstance(child, nn.ModuleList | nn.Sequential):
+                found |= {f"{name}.{inner}": module for inner, module in child.named_children()}
+            else:
+                found[name] = child
+        return found
 
-def make_backbone(name: str, weights: str) -> Backbone:
+
+def make_backbone(name: str, weights: str, extra_channels: int = 0) -> Backbone:
     """Build a network and its weights.
 
     Args:
@@ -64,6 +76,8 @@ def make_backbone(name: str, weights: str) -> Backbone:
         weights: ``embedded`` (only with efficientnet_lite0), ``library`` (what timm or torchvision
             publish for the network, downloaded by them), ``none`` (random, always the same), or
             the path of a ``.safetensors``, ``.pth`` or ``.pt`` file.
+        extra_channels: input channels behind RGB. Weights for RGB alone are inflated; a file may
+            hold weights for all channels.
 
     Raises:
         BackboneError: unknown network, or its library is missing.
@@ -79,21 +93,25 @@ def make_backbone(name: str, weights: str) -> Backbone:
         raise WeightsError(f"{name} belongs to no library: give embedded, none or a file")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_WEIGHTS_SEED)
-        return makers[library](network_name, weights)
+        return makers[library](network_name, weights, extra_channels)
 
 
-def _make_embedded(name: str, weights: str) -> Backbone:
+def _make_embedded(name: str, weights: str, extra_channels: int) -> Backbone:
     if name != "efficientnet_lite0":
         raise BackboneError(f"unknown backbone '{name}': efficientnet_lite0, timm:NAME, ...")
     network = EfficientNetLite0()
     file = str(embedded_weights_file()) if weights == "embedded" else weights
-    _load_file(network, file)
+    state = _read_file(file)
+    if FOLDED in state:  # fine-tuned after folding
+        network.fold_batch_norms()
+    _load(network, state, Path(file).name, extra_channels)
     fingerprint = weights_fingerprint(network)
-    network.fold_batch_norms()
+    if FOLDED not in state:
+        network.fold_batch_norms()
     return Backbone(name, network, network, (0.5,) * 3, (0.5,) * 3, fingerprint)
 
 
-def _make_timm(name: str, weights: str) -> Backbone:
+def _make_timm(name: str, weights: str, extra_channels: int) -> Backbone:
     try:
         import_torchvision()  # timm imports it too
         import timm
@@ -105,7 +123,7 @@ def _make_timm(name: str, weights: str) -> Backbone:
         network: Any = timm.create_model(name, pretrained=weights == "library")
     except (OSError, RuntimeError) as error:
         raise WeightsError(f"timm could not fetch weights of '{name}': {error}") from error
-    _load_file(network, weights)
+    _load_file(network, weights, extra_channels)
     network.eval()
 
     def features(x: Tensor) -> Tensor:
@@ -122,7 +140,7 @@ def _make_timm(name: str, weights: str) -> Backbone:
     )
 
 
-def _make_torchvision(name: str, weights: str) -> Backbone:
+def _make_torchvision(name: str, weights: str, extra_channels: int) -> Backbone:
     try:
         models = import_torchvision().models
     except ModuleNotFoundError as error:
@@ -133,7 +151,7 @@ def _make_torchvision(name: str, weights: str) -> Backbone:
         network = models.get_model(name, weights="DEFAULT" if weights == "library" else None)
     except (OSError, RuntimeError) as error:
         raise WeightsError(f"torchvision could not fetch weights of '{name}': {error}") from error
-    _load_file(network, weights)
+    _load_file(network, weights, extra_channels)
     network.eval()
     features = _torchvision_features(name, network)
     fingerprint = weights_fingerprint(network)
@@ -152,10 +170,24 @@ def _torchvision_features(name: str, network: nn.Module) -> Callable[[Tensor], T
     raise BackboneError(f"torchvision:{name} has no convolutional feature map to pool")
 
 
-def _load_file(network: nn.Module, weights: str) -> None:
-    if weights not in ("none", "library"):
-        path = Path(weights).expanduser()
-        load_weights(network, read_state_dict(path), path.name)
+def _load_file(network: nn.Module, weights: str, extra_channels: int) -> None:
+    _load(network, _read_file(weights), Path(weights).name, extra_channels)
+
+
+def _read_file(weights: str) -> dict[str, Tensor]:
+    """The state dict of a file; empty where the weights come from elsewhere."""
+    return {} if weights in ("none", "library") else read_state_dict(Path(weights).expanduser())
+
+
+def _load(network: nn.Module, state: dict[str, Tensor], name: str, extra_channels: int) -> None:
+    layer = f"{first_convolution(network)[0]}.weight" if extra_channels else ""
+    already = layer in state and state[layer].shape[1] == RGB + extra_channels
+    if already:
+        inflate_first_convolution(network, extra_channels)
+    if state:
+        load_weights(network, state, name)
+    if extra_channels and not already:
+        inflate_first_convolution(network, extra_channels)
 
 
 def _as_map(features: Tensor, image: Tensor, prefix_tokens: int) -> Tensor:

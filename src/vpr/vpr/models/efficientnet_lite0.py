@@ -18,6 +18,13 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 BATCH_NORM_EPSILON = 1e-3  # TensorFlow's value, with which the weights were trained
 HEAD_CHANNELS = 1280
 CLASSES = 1000
+NORM_AFTER = (
+    ("_conv_stem", "_bn0"),
+    ("_expand_conv", "_bn0"),
+    ("_depthwise_conv", "_bn1"),
+    ("_project_conv", "_bn2"),
+    ("_conv_head", "_bn1"),
+)
 
 
 class Stage(NamedTuple):
@@ -121,24 +128,21 @@ class EfficientNetLite0(nn.Module):
         logits: Tensor = self._fc(self(x).mean((2, 3)))
         return logits
 
-    @torch.no_grad()
     def fold_batch_norms(self) -> None:
         """Merge every batch normalisation into the convolution before it (inference only)."""
         self.eval()
-        owners: list[nn.Module] = [self, *self._blocks]
-        pairs = (
-            ("_conv_stem", "_bn0"),
-            ("_expand_conv", "_bn0"),
-            ("_depthwise_conv", "_bn1"),
-            ("_project_conv", "_bn2"),
-            ("_conv_head", "_bn1"),
-        )
-        for owner in owners:
-            for convolution, norm in pairs:
-                if hasattr(owner, convolution):
-                    fused = fuse_conv_bn_eval(getattr(owner, convolution), getattr(owner, norm))
-                    setattr(owner, convolution, fused)
-                    setattr(owner, norm, nn.Identity())
+        for owner in (self, *self._blocks):
+            fold_norms_of(owner)
+
+
+@torch.no_grad()
+def fold_norms_of(owner: nn.Module) -> None:
+    """Merge the batch normalisations directly inside a block or network, already in eval mode."""
+    for convolution, norm in NORM_AFTER:
+        if hasattr(owner, convolution):
+            fused = fuse_conv_bn_eval(getattr(owner, convolution), getattr(owner, norm))
+            setattr(owner, convolution, fused)
+            setattr(owner, norm, nn.Identity())
 
 
 def embedded_weights_file() -> Path:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vpr.geometry import relative, translation_norm
 from vpr.places.growable import GrowableArray
 from vpr.places.sequence import Row
 from vpr.records import Pose
@@ -22,22 +21,29 @@ class Odometer:
     def __init__(self, step: float) -> None:
         """``step``: metres a cell; 0 counts frames, whatever is driven."""
         self._step = step
-        self._driven = 0.5  # cells, from the middle of the first
-        self._last: Pose | None = None
+        self.forget()
 
     def forget(self) -> None:
         """The next frame begins a new path."""
-        self._driven = 0.5
-        self._last = None
+        self._driven = 0.5  # cells, from the middle of the first
+        self._last: NDArray[np.float64] = np.full(3, np.nan)
 
     def advance(self, odometry: Pose | None) -> int:
         """How many cells further the frame is than the one before; 1 where that is not known."""
-        last, self._last = self._last, odometry
-        if self._step == 0.0 or odometry is None or last is None:
-            return 1
-        before = int(self._driven)
-        self._driven += translation_norm(relative(last, odometry)) / self._step
-        return int(self._driven) - before
+        pose = np.full((4, 4), np.nan) if odometry is None else odometry
+        return int(self.advances(pose[None])[0])
+
+    def advances(self, odometry: NDArray[np.float64]) -> NDArray[np.int64]:
+        """As ``advance`` of one frame after the other, (N, 4, 4) with NaN where not known."""
+        if self._step == 0.0:
+            return np.ones(len(odometry), np.int64)
+        positions = np.concatenate([self._last[None], odometry[:, :3, 3]])
+        metres = np.linalg.norm(np.diff(positions, axis=0), axis=1)
+        known = np.isfinite(metres)
+        steps = np.where(known, metres, 0.0) / self._step
+        driven = np.cumsum(np.concatenate([[self._driven], steps]))
+        self._last, self._driven = positions[-1], float(driven[-1])
+        return np.where(known, np.diff(np.floor(driven)), 1.0).astype(np.int64)
 
 
 class PlaceGrid:
@@ -74,18 +80,25 @@ class PlaceGrid:
 
     def append(self, advance: int, new_session: bool) -> None:
         """Add a place that is ``advance`` cells after the last one."""
+        self.extend(np.array([advance]), new_session)
+
+    def extend(self, advances: NDArray[np.int64], new_session: bool) -> None:
+        """Add places one after the other, (N,) cells apart; the first may begin a session."""
+        if len(advances) == 0:
+            return
         if new_session:
             self._starts.append(len(self))
-            advance = 1
-        if advance == 0:
-            self._cell_of_place.append(len(self) - 1)
-            return
-        group = len(self._groups)
-        for skipped in range(advance - 1):
-            self._group_of_cell.append(group - 1 if skipped < (advance - 1) // 2 else group)
-        self._group_of_cell.append(group)
-        self._groups.append(len(self._cell_of_place))
-        self._cell_of_place.append(len(self) - 1)
+            advances = np.concatenate([[1], advances[1:]])
+        first_cell, first_place = len(self), len(self._cell_of_place)
+        begins = np.flatnonzero(advances)
+        groups = len(self._groups) + np.arange(len(begins))
+        of_group_before = (advances[begins] - 1) // 2
+        counts = np.stack([of_group_before, advances[begins] - of_group_before], axis=1)
+        self._group_of_cell.extend(
+            np.repeat(np.stack([groups - 1, groups], axis=1).ravel(), counts.ravel())
+        )
+        self._groups.extend(first_place + begins)
+        self._cell_of_place.extend(first_cell - 1 + np.cumsum(advances))
 
     def row(self, similarities: Row) -> Row:
         """(cells,) the best similarity of the places in each cell, of (places,)."""

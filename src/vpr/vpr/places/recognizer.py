@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vpr.config import SequenceMatchingConfig
+from vpr.geometry import relative, translation_norm
+from vpr.maps.folder import Part, PartDigest, PartWriter
+from vpr.models.descriptor_model import DescriptorModel
 from vpr.places.keyframes import KeyframeSelector
-from vpr.places.memory import PlaceMemory
+from vpr.places.memory import ChosenPlaces, PlaceMemory, StateError
+from vpr.places.methods import make_method
 from vpr.places.probability import StandoutProbability
 from vpr.places.search import PlaceSearch, ScoredPlaces
+from vpr.places.sequence import Row
 from vpr.records import (
     Covariance,
     GpsFix,
@@ -50,11 +53,15 @@ class PlaceRecognizer:
     def __init__(self, config: SequenceMatchingConfig) -> None:
         self._config = config
         self._selector = KeyframeSelector(config)
-        self._search = PlaceSearch(config)
+        self._method = make_method(config)
+        self._search: PlaceSearch | None = None
         self._probability = StandoutProbability(config)
+        self._trained: DescriptorModel | None = None
         self._memory: PlaceMemory | None = None
         self._session = 0
         self._last_stamp_ns: int | None = None
+        self._last_located: tuple[int, Pose] | None = None  # newest frame with odometry
+        self.session_reason = ""  # why the session began, in words
 
     @property
     def session(self) -> int:
@@ -83,7 +90,9 @@ class PlaceRecognizer:
     ) -> Observation:
         """Take one frame in; match it against the past, then remember it, if it is a keyframe.
 
-        A stamp that goes back by more than ``time_jump_tolerance`` begins a new session.
+        A stamp that goes back by more than ``time_jump_tolerance`` begins a new session, and so
+        does odometry faster than ``odometry_max_speed``: the robot was carried, or its odometry
+        began anew.
 
         Args:
             descriptor: (D,) L2-normalised, made by ``model``.
@@ -96,12 +105,13 @@ class PlaceRecognizer:
         """
         if odometry is not None and not np.isfinite(odometry).all():
             raise OdometryError("odometry has a value that is not finite")
+        descriptor, model = self._brought_forward(descriptor, model)
         memory = self._memory_for(descriptor, model)
+        self._note_jump(stamp_ns, odometry)
         skipped = self._out_of_order(stamp_ns) or self._selector.reason_to_skip(stamp_ns, odometry)
         if skipped:
             return Observation(None, None, skipped)
-        if self._memory is None:
-            self._search.attach(memory)
+        search = self._search_in(memory)
         self._memory = memory
         self._last_stamp_ns = stamp_ns
         self._selector.keep(stamp_ns, odometry)
@@ -116,43 +126,123 @@ class PlaceRecognizer:
             fix=fix,
             frame_id=frame_id,
         )
-        matches = self._match(keyframe, memory)
-        new_session = len(memory) == 0 or memory.column("sessions")[-1] != self._session
+        matches = self.match(keyframe, memory)
         memory.append(keyframe)
-        self._search.append(new_session)
+        search.append()
         return Observation(keyframe, matches, "")
 
-    def begin_session(self) -> int:
+    def adopt(self, trained: DescriptorModel) -> int:
+        """Go on with a trained model: remembered places are described by it from now on.
+
+        Descriptors that still come from a model it was built on are brought forward as they come.
+        Where it is calibrated, matches of single images get its probabilities.
+
+        Returns:
+            how many places were brought forward.
+
+        Raises:
+            DescriptorModelError: the places are of a model it was not built on, or its trunk was
+                trained as well, which needs their images; nothing is changed then.
+            MapError: the map that the places are read from is damaged; nothing is changed then.
+        """
+        before = self._memory
+        if before is not None:
+            memory = _described_by(trained, before)
+            self._search_in(memory)
+            self._memory = memory
+        self._trained = trained
+        return 0 if before is None or self._memory is before else len(before)
+
+    def begin_session(self, reason: str = "") -> int:
         """Close the session; what comes next is matched against all of it. Returns the new number.
 
         A session without a keyframe is not closed: it would leave no trace.
         """
         if self._memory is not None and len(self._memory):
             self._session = int(self._memory.column("sessions")[-1]) + 1
-        if self._memory is not None:
+        if self._search is not None:
             self._search.begin_session()
         self._selector.forget()
         self._last_stamp_ns = None
+        self._last_located = None
+        self.session_reason = reason
         return self._session
 
-    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Arrays and JSON-able metadata from which ``restore`` rebuilds all remembered places."""
-        if self._memory is None:
-            return {}, {}
-        return self._memory.arrays(), self._memory.metadata()
-
-    def restore(self, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
-        """Replace everything remembered by a saved state and begin a new session after it.
+    def forget_session(self, session: int) -> None:
+        """Match nothing with an earlier session any more.
 
         Raises:
-            StateError: the state is incomplete or contradicts itself; nothing is changed then.
+            StateError: there is no such session, or it is the one being driven.
         """
-        memory = PlaceMemory.restored(arrays, metadata) if arrays else None
+        if self._memory is None:
+            raise StateError(f"no places of session {session} are remembered (only of none)")
+        if session == self._session:
+            raise StateError(f"session {session} is being driven: begin another one first")
+        self._memory.forget(session)
+
+    def match(self, query: Keyframe, places: PlaceMemory | ChosenPlaces) -> PlaceMatches:
+        """Which of some places a keyframe looks like, after those that were asked for before it.
+
+        Raises:
+            MapError: the map that the places are read from is damaged.
+            WeightsError: the method's transform is of another model than the places.
+        """
+        searched = self._searched(query, places)
+        found = self._search_in(places).match(query.descriptor, query.odometry, searched)
+        candidates, explanation = self._candidates(found, searched, places)
+        return PlaceMatches(
+            query_id=query.id,
+            query_session=query.session,
+            query_stamp_ns=query.stamp_ns,
+            candidates=candidates,
+            searched=searched,
+            explanation=explanation,
+        )
+
+    def save(self, writer: PartWriter) -> PartDigest:
+        """Write what a map does not have yet of the remembered places.
+
+        Raises:
+            StateError, MapError: it is the map of other places, or can't be written.
+        """
+        metadata = {} if self._memory is None else self._memory.save(writer)
+        return writer.finish(self.places, metadata)
+
+    def load(self, part: Part) -> None:
+        """Replace everything remembered by the places of a map and begin a new session after it.
+
+        Places of a model that the adopted one was built on are brought forward to it.
+
+        Raises:
+            StateError, MapError, DescriptorModelError: the map is damaged, contradicts itself or
+                does not fit the adopted model; nothing is changed then.
+        """
+        memory = PlaceMemory.of_map(part) if part.tables else None
+        trained = self._trained
+        if memory is not None and trained is not None and memory.model in trained.names:
+            memory = _described_by(trained, memory)
         if memory is not None:
-            self._search.attach(memory)
+            self._search_in(memory)
         self._memory = memory
         self._session = 0
         self.begin_session()
+
+    def _search_in(self, places: PlaceMemory | ChosenPlaces) -> PlaceSearch:
+        """The search that goes on in these places; another's window is forgotten."""
+        if self._search is None or self._search.places is not places:
+            self._search = PlaceSearch(self._config, self._method, places)
+        return self._search
+
+    def _brought_forward(
+        self, descriptor: NDArray[np.float32], model: str
+    ) -> tuple[NDArray[np.float32], str]:
+        """A descriptor as the adopted model would have made it, if it was built on its model."""
+        trained = self._trained
+        if trained is None or model == trained.name or model not in trained.names:
+            return descriptor, model
+        if descriptor.ndim != 1:
+            raise DescriptorError(f"a descriptor is a vector, not an array {descriptor.shape}")
+        return trained.forward_from(model, descriptor[None])[0], trained.name
 
     def _memory_for(self, descriptor: NDArray[np.float32], model: str) -> PlaceMemory:
         if descriptor.ndim != 1 or descriptor.size == 0:
@@ -176,30 +266,31 @@ class PlaceRecognizer:
             )
         return memory
 
+    def _note_jump(self, stamp_ns: int, odometry: Pose | None) -> None:
+        """Begin a new session when odometry moved faster than a robot can."""
+        if odometry is None:
+            return
+        if self._last_located is not None:
+            then_ns, before = self._last_located
+            seconds, metres = (
+                (stamp_ns - then_ns) / 1e9,
+                translation_norm(relative(before, odometry)),
+            )
+            if seconds > 0 and metres > self._config.odometry_max_speed * seconds:
+                self.begin_session(f"odometry jumped {metres:.1f} m in {seconds:.2f} s")
+        self._last_located = stamp_ns, odometry
+
     def _out_of_order(self, stamp_ns: int) -> str:
         """Why a frame is too late to be used; begins a new session when time jumped back."""
         if self._last_stamp_ns is None or stamp_ns > self._last_stamp_ns:
             return ""
         late = (self._last_stamp_ns - stamp_ns) / 1e9
         if late > self._config.time_jump_tolerance:
-            self.begin_session()
+            self.begin_session(f"time jumped back {late:.1f} s")
             return ""
         return f"stamp is {late:.3f} s before the last keyframe's" if late else "stamp seen before"
 
-    def _match(self, query: Keyframe, memory: PlaceMemory) -> PlaceMatches:
-        searched = self._searched(query, memory)
-        found = self._search.match(query.descriptor, query.odometry, searched)
-        candidates, explanation = self._candidates(found, searched, memory)
-        return PlaceMatches(
-            query_id=query.id,
-            query_session=query.session,
-            query_stamp_ns=query.stamp_ns,
-            candidates=candidates,
-            searched=searched,
-            explanation=explanation,
-        )
-
-    def _searched(self, query: Keyframe, memory: PlaceMemory) -> int:
+    def _searched(self, query: Keyframe, memory: PlaceMemory | ChosenPlaces) -> int:
         """How many places, from the first, are not merely where the robot has just been."""
         sessions = memory.column("sessions")
         own = int(np.searchsorted(sessions, query.session))
@@ -209,16 +300,20 @@ class PlaceRecognizer:
         return own + max(0, min(old_enough, far_enough))
 
     def _candidates(
-        self, found: ScoredPlaces, searched: int, memory: PlaceMemory
+        self, found: ScoredPlaces, searched: int, memory: PlaceMemory | ChosenPlaces
     ) -> tuple[tuple[PlaceMatch, ...], str]:
         if searched == 0:
             return (), "no loop: no place is old enough to be searched"
         best = distinct_maxima(
             found.scores, self._config.top_k, self._config.candidate_separation, found.places
         )
-        probabilities = self._probability(found.scores[best])
+        if len(best) == 0:
+            return (), "no loop: the sessions that could be searched are forgotten"
+        probabilities = self._probabilities(
+            found.scores[best], found.similarities[best], memory.model
+        )
         threshold = self._config.min_probability
-        source = MatchSource.SEQUENCE if self._search.frames > 1 else MatchSource.SINGLE
+        source = MatchSource.SEQUENCE if found.frames > 1 else MatchSource.SINGLE
         candidates = tuple(
             PlaceMatch(
                 reference_id=int(memory.column("ids")[place]),
@@ -244,6 +339,24 @@ class PlaceRecognizer:
             f"no loop: best candidate {probabilities[0]:.2f} < {threshold:.2f}, "
             f"{searched} places searched"
         )
+
+    def _probabilities(self, scores: Row, similarities: Row, model: str) -> NDArray[np.float64]:
+        """P(same place): by the model's own calibration where single images are compared."""
+        trained = self._trained
+        if trained is None or trained.calibration is None or trained.name != model:
+            return self._probability(scores)
+        if self._config.sequence_length > 1:
+            return self._probability(scores)  # a sequence says more than its last image
+        return trained.calibration(np.sqrt(np.maximum(2.0 - 2.0 * similarities, 0.0)))
+
+
+def _described_by(trained: DescriptorModel, memory: PlaceMemory) -> PlaceMemory:
+    """The same places with descriptors of a trained model."""
+    if memory.model == trained.name:
+        return memory
+    return memory.described_by(
+        trained.name, lambda descriptors: trained.forward_from(memory.model, descriptors)
+    )
 
 
 def distinct_maxima(

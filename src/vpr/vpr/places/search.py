@@ -10,16 +10,8 @@ from numpy.typing import NDArray
 
 from vpr.config import SequenceMatchingConfig
 from vpr.places.alignment import Odometer, PlaceGrid
-from vpr.places.encoders import (
-    Descriptors,
-    LiveEncoder,
-    SeqNetEncoder,
-    SingleEncoder,
-    TemporalEncoder,
-)
-from vpr.places.growable import GrowableArray
-from vpr.places.memory import PlaceMemory
-from vpr.places.methods import make_method
+from vpr.places.encoded import EncodedPlaces, Places
+from vpr.places.methods import SequenceMethod
 from vpr.places.sequence import Row, SequenceMatcher, contrast_enhanced, normalised_row
 from vpr.places.shortlist import Shortlist
 from vpr.records import Pose
@@ -39,86 +31,51 @@ class ScoredPlaces:
     places: Indices
     scores: Row
     similarities: Row
-
-
-class EncodedPlaces:
-    """What one encoder makes of each remembered place."""
-
-    def __init__(self, encoder: TemporalEncoder, memory: PlaceMemory) -> None:
-        """Raises WeightsError when the encoder was trained on another model's descriptors."""
-        if isinstance(encoder, SeqNetEncoder):
-            encoder.network.check_source(memory.model)
-        self.live = LiveEncoder(encoder)
-        self._memory = memory
-        self._own: GrowableArray[np.float32] | None = None
-        if isinstance(encoder, SingleEncoder):
-            return
-        self._own = GrowableArray((encoder.dimension(memory.dimension),), np.float32)
-        for first, last in pairwise([*memory.session_starts, len(memory)]):
-            self._own.extend(encoder(memory.descriptors[first:last]))
-
-    @property
-    def rows(self) -> Descriptors:
-        """(N, D'); the memory's own where nothing is made of them."""
-        return self._memory.descriptors if self._own is None else self._own.rows
-
-    def append(self, encoded: NDArray[np.float32]) -> None:
-        """The memory holds one more place."""
-        if self._own is not None:
-            self._own.append(encoded)
+    frames: int  # that the scores are of
 
 
 class PlaceSearch:
-    """Compares each new view with a memory, and keeps what it needs to be quick about it."""
+    """Compares each new view with the same places, and keeps what it needs to be quick about it."""
 
-    def __init__(self, config: SequenceMatchingConfig) -> None:
-        method = make_method(config)
-        self._config = config
-        self._method = method
-        length = min(method.matched_frames, config.sequence_length)
-        self._window = length
-        self._matcher = SequenceMatcher(config.model_copy(update={"sequence_length": length}))
-        self._odometer = Odometer(config.alignment_step if length > 1 else 0.0)
-        self._carried: Indices = np.empty(0, np.int64)
-        self._shortlist: Shortlist | None = None
-
-    def attach(self, memory: PlaceMemory) -> None:
-        """Search this memory from now on; all in it is of finished sessions.
+    def __init__(
+        self, config: SequenceMatchingConfig, method: SequenceMethod, places: Places
+    ) -> None:
+        """All of the places are of finished sessions.
 
         Raises:
-            WeightsError: the method's transform is of another model than the memory.
+            WeightsError: the method's transform is of another model than the places.
+            MapError: the map that the places are read from is damaged.
         """
-        self._places = EncodedPlaces(self._method.encoder, memory)
-        shortlister = self._method.shortlister
-        self._shortlisting = None if shortlister is None else EncodedPlaces(shortlister, memory)
-        self._memory = memory
+        self.places = places
+        self._config = config
+        self._method = method
+        self._window = min(method.matched_frames, config.sequence_length)
+        self._matcher = SequenceMatcher(config.model_copy(update={"sequence_length": self._window}))
+        self._encoded_places = EncodedPlaces(method.encoder, places)
+        self._shortlisting: EncodedPlaces | None = None
+        if method.shortlister is not None:
+            self._shortlisting = EncodedPlaces(method.shortlister, places)
+        self._odometer = Odometer(config.alignment_step if self._window > 1 else 0.0)
         self._grid = PlaceGrid()
-        sessions, odometry = memory.column("sessions"), memory.column("odometry")
-        for place in range(len(memory)):
-            first = place == 0 or sessions[place] != sessions[place - 1]
-            if first:
-                self._odometer.forget()
-            pose = odometry[place]
-            advance = self._odometer.advance(pose if np.isfinite(pose).all() else None)
-            self._grid.append(advance, first)
+        for first, last in pairwise([*places.session_starts.tolist(), len(places)]):
+            self._odometer.forget()
+            advances = self._odometer.advances(places.odometry(first, last))
+            self._grid.extend(advances, new_session=True)
+        self._shortlist: Shortlist | None = None
+        self.begin_session()
 
     def begin_session(self) -> None:
-        """The views to come are of a new path; a large memory is indexed for approximate search."""
+        """The views to come are of a new path; many places are indexed for approximate search."""
         self._matcher.clear()
         self._odometer.forget()
-        self._carried = np.empty(0, np.int64)
-        for places in (self._places, self._shortlisting):
-            if places is not None:
-                places.live.forget()
-        known = len(self._memory)
+        self._carried: Indices = np.empty(0, np.int64)
+        for encoded in (self._encoded_places, self._shortlisting):
+            if encoded is not None:
+                encoded.live.forget()
+        known = len(self.places)
         large = 0 < self._config.shortlist_above <= known
-        if large and self._method.shortlister is None and not self._config.contrast_window:
-            self._shortlist = Shortlist(self._places.rows, self._config)
-
-    @property
-    def frames(self) -> int:
-        """Frames in the window of the newest view."""
-        return len(self._matcher)
+        if large and self._shortlisting is None and not self._config.contrast_window:
+            self._shortlist = Shortlist(self._encoded_places, known, self._config)
 
     def match(
         self, descriptor: NDArray[np.float32], odometry: Pose | None, searched: int
@@ -128,25 +85,26 @@ class PlaceSearch:
         Call ``append`` next, after the memory's.
         """
         self._advance = self._odometer.advance(odometry)
-        self._encoded = self._places.live(descriptor)
+        self._encoded = self._encoded_places.live(descriptor)
         if self._shortlist is not None and len(self._shortlist) <= searched:
             return self._match_shortlisted(self._shortlist, searched)
         return self._match_all(descriptor, searched)
 
-    def append(self, new_session: bool) -> None:
-        """The newest view has become a place of the memory."""
-        self._places.append(self._encoded)
+    def append(self) -> None:
+        """The newest view has become one of the places."""
+        self._encoded_places.append(self._encoded)
         if self._shortlisting is not None:
             self._shortlisting.append(self._encoded_for_shortlist)
-        self._grid.append(self._advance, new_session)
+        newest = len(self.places) - 1
+        self._grid.append(self._advance, new_session=newest in self.places.session_starts[-1:])
 
     def _match_all(self, descriptor: NDArray[np.float32], searched: int) -> ScoredPlaces:
-        similarities = self._places.rows @ self._encoded
+        similarities = self._encoded_places.similarities(self._encoded)
         if self._shortlisting is not None:
             self._encoded_for_shortlist = self._shortlisting.live(descriptor)
         if len(similarities) == 0:
             self._matcher.push(similarities, np.zeros(1, np.int64), self._advance)
-            return ScoredPlaces(np.empty(0, np.int64), similarities, similarities)
+            return ScoredPlaces(np.empty(0, np.int64), similarities, similarities, 1)
         cells = self._grid.row(similarities)
         before = self._grid.cells_before(searched)
         row = normalised_row(cells, before, self._config.prior_places)
@@ -155,26 +113,26 @@ class PlaceSearch:
         starts = self._grid.session_starts
         self._matcher.push(row, starts, min(self._advance, self._window))
         scores = self._matcher.scores(starts, len(row))
-        places = np.arange(searched)
-        scores, similarities = self._of_places(scores, cells, similarities)
-        return ScoredPlaces(
-            places, self._kept_by_hierarchy(scores[:searched]), similarities[:searched]
-        )
+        scores = self._of_places(scores, cells, similarities)[:searched]
+        for rows in self.places.forgotten:
+            scores[rows] = -np.inf
+        kept = self._kept_by_hierarchy(scores)
+        return ScoredPlaces(np.arange(searched), kept, similarities[:searched], len(self._matcher))
 
-    def _of_places(self, scores: Row, cells: Row, similarities: Row) -> tuple[Row, Row]:
+    def _of_places(self, scores: Row, cells: Row, similarities: Row) -> Row:
         """Scores of cells to those of places: the place of a cell that looks most alike has it."""
         if self._grid.one_to_one:
-            return scores, similarities
+            return scores
         cell = self._grid.cell_of_place
         best = similarities >= cells[cell]
-        return np.where(best, scores[cell], -np.inf).astype(np.float32), similarities
+        return np.where(best, scores[cell], -np.inf).astype(np.float32)
 
     def _kept_by_hierarchy(self, scores: Row) -> Row:
         """HVPR: only the places that the sequence descriptor shortlists can be the answer."""
         kept = self._config.hierarchy_size
         if self._shortlisting is None or len(scores) <= kept:
             return scores
-        similarities = self._shortlisting.rows[: len(scores)] @ self._encoded_for_shortlist
+        similarities = self._shortlisting.similarities(self._encoded_for_shortlist)[: len(scores)]
         others = np.argpartition(-similarities, kept - 1)[kept:]
         result = scores.copy()
         result[others] = -np.inf
@@ -185,7 +143,7 @@ class PlaceSearch:
         near, near_similarities = shortlist.nearest(self._encoded)
         own = np.arange(len(shortlist), searched)
         places = np.concatenate([near, own])
-        own_similarities = self._places.rows[len(shortlist) : searched] @ self._encoded
+        own_similarities = self._encoded_places.descriptors(own) @ self._encoded
         similarities = np.concatenate([near_similarities, own_similarities]).astype(np.float32)
         sample = shortlist.sampled(self._encoded)
         values = (similarities - sample.mean()) / max(float(sample.std()), 1e-6)
@@ -197,7 +155,7 @@ class PlaceSearch:
         advance = min(self._advance, self._window)
         self._matcher.push_sparse(cells, values, starts, len(self._grid), advance)
         scores = self._matcher.scores_at(cells, starts)
-        return self._with_carried(ScoredPlaces(places, scores, similarities), searched)
+        return self._with_carried(ScoredPlaces(places, scores, similarities, 0), searched)
 
     def _with_carried(self, found: ScoredPlaces, searched: int) -> ScoredPlaces:
         """Also score the places next to the last frame's best, which this frame may have missed."""
@@ -208,7 +166,7 @@ class PlaceSearch:
         moved = np.setdiff1d(moved[(moved >= 0) & (moved < searched)], found.places)
         starts = self._grid.session_starts
         scores = self._matcher.scores_at(self._grid.cell_of_place[moved], starts)
-        similarities = self._places.rows[moved] @ self._encoded
+        similarities = self._encoded_places.descriptors(moved) @ self._encoded
         places = np.concatenate([found.places, moved])
         order = np.argsort(places)
         all_scores = np.concatenate([found.scores, scores])[order].astype(np.float32)
@@ -216,4 +174,4 @@ class PlaceSearch:
         places = places[order]
         best = np.argsort(-all_scores)[: self._config.top_k * 4]
         self._carried = places[best]
-        return ScoredPlaces(places, all_scores, np.asarray(all_similarities, np.float32))
+        return ScoredPlaces(places, all_scores, all_similarities, len(self._matcher))

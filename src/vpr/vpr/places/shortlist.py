@@ -12,18 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpr.config import SequenceMatchingConfig
+from vpr.places.encoded import EncodedPlaces
 
 SAMPLE = 512  # places whose similarities tell the mean and deviation of a row
 TRAINING_PER_CLUSTER = 40  # places; FAISS asks for at least 39
 CLUSTERS_PER_ROOT = 2.0  # clusters for each root of the number of places
+PIECE = 4096  # places indexed at a time
 SEED = 0
 
 
 class Shortlist:
     """The places most similar to a query among N fixed ones, in well under O(N)."""
 
-    def __init__(self, descriptors: NDArray[np.float32], config: SequenceMatchingConfig) -> None:
-        count, dimension = descriptors.shape
+    def __init__(self, places: EncodedPlaces, count: int, config: SequenceMatchingConfig) -> None:
+        """Of the first ``count`` places."""
+        dimension = places.dimension
         wanted = int(CLUSTERS_PER_ROOT * np.sqrt(count))
         clusters = max(1, min(wanted, count // TRAINING_PER_CLUSTER))
         quantizer = faiss.IndexFlatIP(dimension)
@@ -39,11 +42,13 @@ class Shortlist:
         self._index.cp.seed = SEED
         rng = np.random.default_rng(SEED)
         chosen = rng.permutation(count)[: TRAINING_PER_CLUSTER * clusters]
-        self._index.train(np.ascontiguousarray(descriptors[chosen]))
-        self._index.add(descriptors)
+        trained_on = places.descriptors(chosen)
+        self._index.train(trained_on)
+        for first in range(0, count, PIECE):
+            self._index.add(places.descriptors(np.arange(first, min(first + PIECE, count))))
         self._index.nprobe = min(config.shortlist_clusters, clusters)
         self._size = min(config.shortlist_size, count)
-        self._sample = np.ascontiguousarray(descriptors[chosen[:SAMPLE]])
+        self._sample = trained_on[:SAMPLE]
 
     def __len__(self) -> int:
         """How many places are searched."""

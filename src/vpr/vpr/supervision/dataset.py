@@ -5,6 +5,7 @@
     manifest.json    format, origin of the metric coordinates, counts, what was left out and why
     keyframes.csv    one row a keyframe, see ``COLUMNS``
     images/000000.jpg ...
+    map.png          where they were taken; drawn when a recording is finished
 
 Rows are appended behind their image, so that an interrupted run loses at most the row it was
 writing. Opening a folder again appends another session in the same metric coordinates.
@@ -44,7 +45,7 @@ COLUMNS = (
     "heading_source",
     "image",
 )
-HeadingSource = Literal["odometry", "fixes"]
+HeadingSource = Literal["odometry", "imu", "fixes"]
 _MAGIC = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png"}
 
 
@@ -104,6 +105,15 @@ class _Origin(BaseModel):
     altitude: Annotated[float, Field(allow_inf_nan=False)]
 
 
+class Source(BaseModel):
+    """A recording that keyframes were taken from, so that labelling it again can go on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str
+    first_session: int
+    complete: bool
+
+
 class Manifest(BaseModel):
     """What a dataset folder says of itself."""
 
@@ -115,6 +125,7 @@ class Manifest(BaseModel):
     sessions: int
     rejected_fixes: dict[str, int]  # by reason, over all sessions
     rejected_images: dict[str, int]
+    sources: tuple[Source, ...] = ()  # recordings labelled offline; a live drive has none
 
 
 def read_dataset(folder: Path) -> Dataset:
@@ -188,10 +199,14 @@ class DatasetWriter:
         self.folder = folder
         self._suffix, self._quality = image_suffix, jpeg_quality
         self._manifest: Manifest | None = None
+        self._source: Source | None = None
+        self._stored: set[tuple[int, int]] = set()  # session and stamp of what a killed run wrote
         self._count = 0
         if (folder / MANIFEST).exists():
             self._manifest = read_manifest(folder)
-            self._count = len(_read_rows(folder / ROWS))
+            rows = _read_rows(folder / ROWS)
+            self._count = len(rows)
+            self._stored = {(int(row["session"]), int(row["stamp_ns"])) for row in rows}
             _cut_unfinished_row(folder / ROWS)
         elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise DatasetError(f"{folder} is not empty and not a dataset; choose another folder")
@@ -206,13 +221,39 @@ class DatasetWriter:
         """Sessions in the folder so far."""
         return 0 if self._manifest is None else self._manifest.sessions
 
+    def begin_source(self, name: str) -> int:
+        """Say which recording the next keyframes are from; the session its first one belongs to.
+
+        One that a killed run began is taken up again: what is stored of it is not stored twice.
+
+        Raises:
+            DatasetError: the recording is in the folder already.
+        """
+        known = () if self._manifest is None else self._manifest.sources
+        for source in known:
+            if source.name == name and source.complete:
+                raise DatasetError(f"{self.folder} holds the keyframes of {name} already")
+            if source.name == name:
+                self._source = source
+                return source.first_session
+        self._source = Source(name=name, first_session=self.sessions, complete=False)
+        return self.sessions
+
+    def complete_source(self) -> None:
+        """Note that all of the recording is stored."""
+        if self._source is not None and self._manifest is not None:
+            self._source = self._source.model_copy(update={"complete": True})
+            self._update()
+
     def add(self, keyframe: LabelledKeyframe, origin: GpsFix) -> None:
-        """Store one keyframe.
+        """Store one keyframe, unless the folder has it from a run that was killed.
 
         Raises:
             ImageError: the image can't be decoded or encoded; nothing was stored.
             DatasetError: the disk refuses.
         """
+        if self._source is not None and (keyframe.session, keyframe.stamp_ns) in self._stored:
+            return
         suffix, encoded = self._encoded(keyframe.image)
         try:
             if self._manifest is None:
@@ -252,6 +293,9 @@ class DatasetWriter:
 
     def _update(self, **changes: object) -> None:
         assert self._manifest is not None
+        if self._source is not None:
+            others = (s for s in self._manifest.sources if s.name != self._source.name)
+            changes["sources"] = (*others, self._source)
         self._manifest = self._manifest.model_copy(update={"keyframes": self._count, **changes})
         _write(self.folder / MANIFEST, (self._manifest.model_dump_json(indent=2) + "\n").encode())
 

@@ -1,4 +1,4 @@
-"""Heading in the east-north plane from GPS: by the fixes alone, or by odometry tied to them.
+"""Heading in the east-north plane: by the fixes alone, or by odometry or an IMU tied to them.
 
 Headings are radians from east, counter-clockwise (REP-103), in (-pi, pi].
 """
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpr.geometry import PoseTrack, PoseUnavailable, yaw_of
+from vpr.records import Pose
 
 CAPACITY = 1000  # chords remembered
 MEMORY = 0.9  # weight that the past keeps at each new chord of the odometry offset
@@ -135,3 +136,58 @@ class OdometryHeading:
             if MIN_ALONG * abs(seen) <= abs(moved) <= abs(seen) / MIN_ALONG:
                 turn = seen / moved
                 self._offset = MEMORY * self._offset + abs(seen) * turn / abs(turn)
+
+
+class ImuHeading:
+    """An IMU's yaw turned into the east-north plane by the direction of travel.
+
+    Whether the IMU knows north (REP-145) or began at zero does not matter: the offset is a
+    forgetting circular mean over chords of their direction less the yaw in their middle. A chord
+    during which the yaw changed by more than ``MAX_TURN`` has no direction to compare with.
+    """
+
+    MAX_TURN = 0.35  # rad
+
+    def __init__(self, max_gap_ns: int) -> None:
+        self.track = PoseTrack(max_gap_ns)
+        self._waiting: deque[Chord] = deque(maxlen=CAPACITY)
+        self._offset = 0j
+
+    def add(self, stamp_ns: int, orientation: Pose) -> None:
+        """Take in an orientation; only its rotation about the vertical is used.
+
+        Raises:
+            ValueError: a stamp that does not ascend.
+        """
+        self.track.append(stamp_ns, orientation)
+
+    def add_chord(self, chord: Chord) -> None:
+        """Take in a motion seen by the fixes."""
+        self._waiting.append(chord)
+
+    def at(self, stamp_ns: int) -> float | None:
+        """Heading; None while the IMU does not cover the stamp or is not tied to the fixes."""
+        self._tie()
+        yaw = self._yaw(stamp_ns)
+        if yaw is None or not self._offset:
+            return None
+        return wrapped(yaw + cmath.phase(self._offset))
+
+    def _yaw(self, stamp_ns: int) -> float | None:
+        try:
+            return yaw_of(self.track.at(stamp_ns))
+        except PoseUnavailable:
+            return None
+
+    def _tie(self) -> None:
+        newest = self.track.last_stamp_ns
+        while newest is not None and self._waiting and self._waiting[0].end_ns <= newest:
+            chord = self._waiting.popleft()
+            yaws = [self._yaw(t) for t in (chord.start_ns, chord.middle_ns, chord.end_ns)]
+            start, middle, end = yaws
+            if start is None or middle is None or end is None:
+                continue
+            if abs(wrapped(end - start)) <= self.MAX_TURN:
+                length = math.hypot(chord.east, chord.north)
+                turn = cmath.rect(length, chord.direction - middle)
+                self._offset = MEMORY * self._offset + turn

@@ -1,4 +1,4 @@
-"""Images, fixes and odometry that arrive on their own clocks, joined into labelled keyframes.
+"""Images, fixes and odometry or IMU on their own clocks, joined into labelled keyframes.
 
 Pillai & Leonard IV-A: the position and heading of an image are interpolated to its stamp, and a
 keyframe is taken every 5 m or 30 degrees.
@@ -16,7 +16,8 @@ from vpr.geometry import PoseUnavailable
 from vpr.images.decoding import ImageError
 from vpr.records import GpsFix, Image, Pose
 from vpr.supervision.dataset import DatasetWriter, HeadingSource, LabelledKeyframe
-from vpr.supervision.heading import Course, OdometryHeading, wrapped
+from vpr.supervision.heading import Course, ImuHeading, OdometryHeading, wrapped
+from vpr.supervision.map_picture import draw_map_if_any
 from vpr.supervision.positions import PositionTrack
 
 MAX_WAITING = 300  # images held back; the oldest goes first
@@ -29,17 +30,25 @@ class GpsImageSynchronizer:
     settled and a new session begins. ``rejected_images`` and ``rejected_fixes`` count
     what was left out, by reason.
 
+    Args:
+        source: name of the recording that is played in; one whose labelling was interrupted goes
+            on where it was, and to the same folder. Empty for a live drive.
+
     Raises:
-        DatasetError: at construction, when the dataset folder can't be continued.
+        DatasetError: at construction, when the dataset folder can't be continued, or when it
+            holds all of ``source`` already.
     """
 
-    def __init__(self, config: GpsImageSyncConfig) -> None:
+    def __init__(self, config: GpsImageSyncConfig, source: str = "") -> None:
         self._config = config
         self._writer: DatasetWriter | None = None
         if config.dataset:
             suffix = f".{config.image_format}"
             self._writer = DatasetWriter(Path(config.dataset), suffix, config.jpeg_quality)
         self.session = self._writer.sessions if self._writer else 0
+        if self._writer and source:
+            self.session = self._writer.begin_source(source)
+        self._resumable = bool(source)
         self.rejected_images: Counter[str] = Counter()
         self.keyframes = 0
         self._noted: tuple[Counter[str], Counter[str]] = Counter(), Counter()
@@ -51,7 +60,9 @@ class GpsImageSynchronizer:
 
     def _begin(self) -> None:
         self._course = Course(self._config.heading_min_distance)
-        self._odometry = OdometryHeading(round(self._config.odometry_max_gap * 1e9))
+        max_gap_ns = round(self._config.odometry_max_gap * 1e9)
+        self._odometry = OdometryHeading(max_gap_ns)
+        self._imu = ImuHeading(max_gap_ns)
         self._newest_ns = self._newest_image_ns = -1
 
     @property
@@ -91,6 +102,7 @@ class GpsImageSynchronizer:
         chord = self._course.add(stamp_ns, position)
         if chord is not None:
             self._odometry.add_chord(chord)
+            self._imu.add_chord(chord)
 
     def add_odometry(self, stamp_ns: int, odom_T_base: Pose) -> None:
         """Take in an odometry pose.
@@ -103,6 +115,19 @@ class GpsImageSynchronizer:
         if not np.isfinite(odom_T_base).all():
             raise ValueError("odometry pose has a value that is not finite")
         self._odometry.track.append(stamp_ns, odom_T_base)
+        self._newest_ns = max(self._newest_ns, stamp_ns)
+
+    def add_imu(self, stamp_ns: int, orientation: Pose) -> None:
+        """Take in an IMU's orientation as a pose; its heading serves where odometry has none.
+
+        Raises:
+            ValueError: an orientation that is not finite, or a stamp that does not ascend.
+            DatasetError: as ``add_image``.
+        """
+        self._restart_if_back(stamp_ns, self._imu.track.last_stamp_ns)
+        if not np.isfinite(orientation).all():
+            raise ValueError("IMU orientation has a value that is not finite")
+        self._imu.add(stamp_ns, orientation)
         self._newest_ns = max(self._newest_ns, stamp_ns)
 
     def poll(self) -> list[LabelledKeyframe]:
@@ -123,12 +148,16 @@ class GpsImageSynchronizer:
         """
         self._settle(finished=True)
         self._note_rejected()
+        if self._writer is not None:
+            self._writer.complete_source()
+            draw_map_if_any(self._writer.folder)
         return self.poll()
 
     def begin_session(self) -> None:
         """Settle what waits and begin anew, as when a bag starts over."""
         self._settle(finished=True)
-        self._note_rejected()
+        if not self._resumable:  # else counted once, when the whole recording is through
+            self._note_rejected()
         if self._last is not None:
             self.session += 1
         self._last = None
@@ -165,9 +194,11 @@ class GpsImageSynchronizer:
         newest_fix = self._positions.last_stamp_ns
         if newest_fix is None or newest_fix < stamp_ns:
             return False
-        return self._odometry.at(stamp_ns) is not None or (
-            not len(self._odometry.track) and self._course.covers(stamp_ns)
-        )
+        if len(self._odometry.track):
+            return self._odometry.at(stamp_ns) is not None
+        if len(self._imu.track):
+            return self._imu.at(stamp_ns) is not None
+        return self._course.covers(stamp_ns)
 
     def _take(self, stamp_ns: int, image: Image | bytes) -> None:
         keyframe = self._labelled(stamp_ns, image)
@@ -190,15 +221,20 @@ class GpsImageSynchronizer:
         except PoseUnavailable:
             self.rejected_images["no_fix_around"] += 1
             return None
-        source: HeadingSource = "odometry"
-        heading = self._odometry.at(stamp_ns)
-        if heading is None:
-            source, heading = "fixes", self._course.at(stamp_ns)
+        source, heading = self._heading(stamp_ns)
         if heading is None:
             self.rejected_images["no_heading"] += 1
             return None
         fix = self._positions.fix_of(position)
         return LabelledKeyframe(self.session, stamp_ns, fix, position, heading, source, image)
+
+    def _heading(self, stamp_ns: int) -> tuple[HeadingSource, float | None]:
+        """The best heading there is, and where it is from."""
+        if (heading := self._odometry.at(stamp_ns)) is not None:
+            return "odometry", heading
+        if (heading := self._imu.at(stamp_ns)) is not None:
+            return "imu", heading
+        return "fixes", self._course.at(stamp_ns)
 
     def _far_from_last(self, keyframe: LabelledKeyframe) -> bool:
         if self._last is None:

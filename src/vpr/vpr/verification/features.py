@@ -44,7 +44,7 @@ class LocalFeatures:
         pixels: (N, 2) float32, in the undistorted image of ``camera``'s matrix.
         sizes: (N,) float32, pyramid scale of each keypoint, >= 1.
         angles: (N,) float32, orientation of each keypoint in the image, degrees 0..360.
-        descriptors: (N, 32) uint8, 256 bits each.
+        descriptors: (N, 32) uint8, 256 bits each, of ORB; (N, 64) float16 of unit length, of XFeat.
         depths: (N,) float32, metres along the optical axis; NaN where unknown.
         camera: the pinhole model of the image; its distortion is zero.
     """
@@ -52,7 +52,7 @@ class LocalFeatures:
     pixels: NDArray[np.float32]
     sizes: NDArray[np.float32]
     angles: NDArray[np.float32]
-    descriptors: NDArray[np.uint8]
+    descriptors: NDArray[np.uint8] | NDArray[np.float16]
     depths: NDArray[np.float32]
     camera: CameraModel = field(repr=False)
 
@@ -64,6 +64,11 @@ class LocalFeatures:
         """Bytes held, without the camera model."""
         arrays = (self.pixels, self.sizes, self.angles, self.descriptors, self.depths)
         return sum(array.nbytes for array in arrays)
+
+    @property
+    def kind(self) -> str:
+        """Which features these are: those of two kinds never match."""
+        return "ORB" if self.descriptors.dtype == np.uint8 else "XFeat"
 
     @cached_property
     def rays(self) -> NDArray[np.float64]:
@@ -80,7 +85,7 @@ class LocalFeatures:
 
 
 class FeatureExtractor(Protocol):
-    """Any detector and binary descriptor."""
+    """Any detector and descriptor."""
 
     def __call__(self, image: Image, depth: Depth | None, camera: CameraModel) -> LocalFeatures:
         """Features of an image; safe to call from several threads.
@@ -102,9 +107,9 @@ class OrbFeatures:
 
     def __call__(self, image: Image, depth: Depth | None, camera: CameraModel) -> LocalFeatures:
         """See `FeatureExtractor`."""
-        grey = _grey(image)
+        grey = grey_of(image)
         camera = fitted_camera(camera, grey.shape[1], grey.shape[0])
-        scale = self._working_scale(grey.shape[1])
+        scale = working_scale(grey.shape[1], self.config)
         if scale != 1.0:
             interpolation = cv2.INTER_CUBIC if scale > 1.0 else cv2.INTER_AREA
             grey = np.asarray(
@@ -115,20 +120,13 @@ class OrbFeatures:
         pixels = (_points(keypoints) + 0.5) / scale - 0.5
         octaves = np.array([keypoint.octave for keypoint in keypoints], dtype=np.float32)
         return LocalFeatures(
-            pixels=_undistorted(pixels, camera),
+            pixels=undistorted(pixels, camera),
             sizes=(ORB_SCALE_FACTOR**octaves).astype(np.float32),
             angles=np.array([keypoint.angle for keypoint in keypoints], dtype=np.float32),
             descriptors=descriptors,
             depths=sampled_depths(depth, pixels, camera, self.config.depth_scale),
             camera=replace(camera, distortion=np.zeros(5)),
         )
-
-    def _working_scale(self, width: int) -> float:
-        if width < self.config.feature_min_width:
-            return self.config.feature_min_width / width
-        if width > self.config.feature_max_width:
-            return self.config.feature_max_width / width
-        return 1.0
 
     def _detect(self, grey: Image) -> tuple[tuple[cv2.KeyPoint, ...], NDArray[np.uint8]]:
         count = self.config.feature_count
@@ -147,7 +145,12 @@ class OrbFeatures:
         return tuple(keypoints), np.asarray(descriptors, dtype=np.uint8)
 
 
-def _grey(image: Image) -> Image:
+def grey_of(image: Image) -> Image:
+    """8-bit grey (H, W) of a grey or BGR image.
+
+    Raises:
+        ImageUnusable: neither.
+    """
     if image.ndim not in (2, 3) or image.size == 0 or image.dtype != np.uint8:
         raise ImageUnusable(f"not an 8-bit image: shape {image.shape}, {image.dtype}")
     if image.ndim == 2:
@@ -258,7 +261,13 @@ def _spread(
     return [keypoints[index] for index in order[:count]]
 
 
-def _undistorted(pixels: NDArray[np.float32], camera: CameraModel) -> NDArray[np.float32]:
+def working_scale(width: int, config: LoopClosureConfig) -> float:
+    """By how much an image is enlarged or reduced before features are looked for."""
+    return float(np.clip(width, config.feature_min_width, config.feature_max_width) / width)
+
+
+def undistorted(pixels: NDArray[np.float32], camera: CameraModel) -> NDArray[np.float32]:
+    """Where the pixels (N, 2) are in the image of the same matrix without distortion."""
     if len(pixels) == 0 or not np.any(camera.distortion):
         return pixels.astype(np.float32)
     points = cv2.undistortPoints(

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vpr.config import LoopClosureConfig
 from vpr.geometry import relative, translation_norm
+from vpr.maps.folder import Part, PartWriter
 from vpr.records import Keyframe, Pose
 from vpr.verification.features import LocalFeatures
 from vpr.verification.landmarks import Landmarks, Neighbour, camera_step, from_depth, triangulated
 from vpr.verification.plausibility import Pair
-from vpr.verification.state import pack_features, unpack_features
+from vpr.verification.state import FeatureSaver, StoredFeatures
 
+KINDS = {"orb": "ORB", "xfeat": "XFeat"}  # by the name in the configuration
 NEIGHBOUR_SEARCH = 12  # keyframes looked through on each side for a triangulation baseline
+VIEWS_KEPT = 512  # of those on disk; the last that were looked at stay in memory
 BASELINE_LIMIT = 4.0  # times the wanted baseline; features are no longer matched beyond it
 
 
@@ -40,32 +42,42 @@ class KeyframeView:
 
 
 class KeyframeViews:
-    """All views of a map in order.
+    """All views of a map in order: first those that a map on disk has, then the new ones.
 
-    52 bytes a feature are kept: 41 KiB a keyframe at 800 features; 16 bytes more where landmarks
-    were made, which happens once a keyframe is matched.
+    52 bytes a feature are kept (148 of XFeat): 41 KiB a keyframe at 800 features; 16 bytes more
+    where landmarks were made, which happens once a keyframe is matched.
     """
 
     def __init__(self, config: LoopClosureConfig, base_T_camera: Pose) -> None:
         self.config = config
         self._base_T_camera = base_T_camera
-        self._views: dict[int, KeyframeView] = {}
-        self._order: list[int] = []
+        self._kind = KINDS[config.features]
+        self._stored: StoredFeatures | None = None
+        self._recent: OrderedDict[int, KeyframeView] = OrderedDict()  # of the stored, by index
+        self._new: list[KeyframeView] = []
+        self._index: dict[int, int] = {}  # of the new ones, by keyframe id
 
     def __len__(self) -> int:
-        return len(self._views)
+        return self._stored_count + len(self._new)
 
     def get(self, keyframe_id: int) -> KeyframeView | None:
-        """The view of a keyframe, if it is known."""
-        return self._views.get(keyframe_id)
+        """The view of a keyframe, if it is known.
+
+        Raises:
+            MapError: the map that it is read from is damaged.
+        """
+        index = self._index.get(keyframe_id)
+        if index is None and self._stored is not None:
+            index = self._stored.index_of(keyframe_id)
+        return None if index is None else self._at(index)
 
     def add(self, keyframe: Keyframe, features: LocalFeatures | None, problem: str) -> None:
         """Append a view; odometry that is not finite counts as missing."""
         if keyframe.odometry is not None and not np.isfinite(keyframe.odometry).all():
             keyframe = replace(keyframe, odometry=None)
-        view = KeyframeView(keyframe, features, self._path(keyframe), len(self._order), problem)
-        self._views[keyframe.id] = view
-        self._order.append(keyframe.id)
+        view = KeyframeView(keyframe, features, self._path(keyframe), len(self), problem)
+        self._index[keyframe.id] = view.index
+        self._new.append(view)
 
     def pair(self, query: KeyframeView, reference: KeyframeView) -> Pair:
         """The two keyframes with the distances driven until each."""
@@ -87,27 +99,54 @@ class KeyframeViews:
             view.landmarks = landmarks
         return landmarks
 
-    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Arrays and JSON-able metadata of all views."""
-        views = [self._views[keyframe_id] for keyframe_id in self._order]
-        return pack_features([(view.keyframe, view.features, view.path) for view in views])
-
-    def restore(self, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
-        """Replace all views by a saved state.
+    def save(self, writer: PartWriter) -> dict[str, Any]:
+        """Write the views that a map does not have yet; returns the metadata.
 
         Raises:
-            FeatureStateError: the state is incomplete or contradicts itself.
+            FeatureStateError: the map holds other keyframes than the first ones here.
+            MapError: as ``PartWriter.append``.
         """
-        self._views = {
-            keyframe.id: KeyframeView(keyframe, features, path, index)
-            for index, (keyframe, features, path) in enumerate(unpack_features(arrays, metadata))
-        }
-        self._order = list(self._views)
+        saver = FeatureSaver(writer, self._stored, self._kind)
+        if saver.saved > len(self):
+            saver.refuse(f"the map has {saver.saved} keyframes, here are only {len(self)}")
+        if saver.saved and saver.last_id != self._at(saver.saved - 1).keyframe.id:
+            saver.refuse(f"keyframe {saver.last_id} of the map is another one than here")
+        saver.add_stored()
+        new = self._new[max(0, saver.saved - self._stored_count) :]
+        saver.add([(view.keyframe, view.features, view.path) for view in new])
+        return saver.metadata
+
+    def load(self, part: Part) -> None:
+        """Replace all views by those of a map, which stay on disk until they are asked for.
+
+        Raises:
+            FeatureStateError: the map's features are of another kind or contradict themselves.
+            MapError: the map is damaged.
+        """
+        self._stored = StoredFeatures(part, self._kind) if part.tables else None
+        self._recent.clear()
+        self._new.clear()
+        self._index.clear()
+
+    @property
+    def _stored_count(self) -> int:
+        return 0 if self._stored is None else len(self._stored)
+
+    def _at(self, index: int) -> KeyframeView:
+        if self._stored is None or index >= len(self._stored):
+            return self._new[index - self._stored_count]
+        view = self._recent.get(index)
+        if view is None:
+            view = self._recent[index] = KeyframeView(*self._stored.remembered(index), index)
+            if len(self._recent) > VIEWS_KEPT:
+                self._recent.popitem(last=False)
+        self._recent.move_to_end(index)
+        return view
 
     def _path(self, keyframe: Keyframe) -> float:
         """Metres driven, by the last keyframe of the session that knew where it was."""
-        for keyframe_id in reversed(self._order):
-            before = self._views[keyframe_id]
+        for index in reversed(range(len(self))):
+            before = self._at(index)
             if before.keyframe.session != keyframe.session:
                 break
             if keyframe.odometry is None:
@@ -125,9 +164,9 @@ class KeyframeViews:
         wanted = self.config.triangulation_baseline
         for steps in range(1, NEIGHBOUR_SEARCH + 1):
             index = view.index + side * steps
-            if not 0 <= index < len(self._order):
+            if not 0 <= index < len(self):
                 return None
-            other = self._views[self._order[index]]
+            other = self._at(index)
             if other.keyframe.session != view.keyframe.session:
                 return None
             if other.keyframe.odometry is None or other.features is None:

@@ -18,7 +18,7 @@ from vpr.geometry import inverse
 from vpr.records import Pose
 from vpr.verification.epipolar import sharpened_motion
 from vpr.verification.features import LocalFeatures
-from vpr.verification.matching import match_descriptors
+from vpr.verification.matching import match_features
 
 MIN_PARALLAX = 3.0  # px of a 640 px wide image; less says nothing of depth
 MAX_DEPTH = 80.0  # m
@@ -112,9 +112,7 @@ def _from_pair(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
     """Feature indices, points (M, 3) and parallax (M,) in pixels of the consistent matches."""
     other = neighbour.features
-    rows, columns = match_descriptors(
-        own.descriptors, other.descriptors, config.match_ratio, config.match_max_distance
-    )
+    rows, columns = match_features(own, other, config)
     ones = np.ones((len(rows), 1))
     a = np.hstack([own.rays[rows], ones])
     b = np.hstack([other.rays[columns], ones])

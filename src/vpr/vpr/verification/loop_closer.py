@@ -8,14 +8,13 @@ the same story. Look-alike places fail the first or the last two.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vpr.config import LoopClosureConfig
 from vpr.geometry import pose_from_quaternion, rotation_angle, translation_norm
+from vpr.maps.folder import Part, PartDigest, PartWriter
 from vpr.records import (
     CameraModel,
     ClosureState,
@@ -26,7 +25,7 @@ from vpr.records import (
     PlaceMatches,
 )
 from vpr.verification.agreement import Agreement, Sighting
-from vpr.verification.features import Depth, LocalFeatures, OrbFeatures
+from vpr.verification.features import Depth, FeatureExtractor, LocalFeatures, OrbFeatures
 from vpr.verification.keyframe_views import KeyframeView, KeyframeViews
 from vpr.verification.matching import load_kernel
 from vpr.verification.plausibility import (
@@ -53,6 +52,14 @@ def _refuse_if(key: str, reason: str, inliers: int = 0) -> None:
         raise _Refused(key, reason, inliers)
 
 
+def _extractor(config: LoopClosureConfig) -> FeatureExtractor:
+    if config.features == "orb":
+        return OrbFeatures(config)
+    from vpr.verification.xfeat import XFeatFeatures  # PyTorch takes its time to load
+
+    return XFeatFeatures(config)
+
+
 class LoopCloser:
     """Keeps the local features of keyframes and verifies place matches against them.
 
@@ -64,7 +71,7 @@ class LoopCloser:
 
     def __init__(self, config: LoopClosureConfig) -> None:
         self.config = config
-        self._extractor = OrbFeatures(config)
+        self._extractor = _extractor(config)
         values = config.camera_in_base
         self._base_T_camera = pose_from_quaternion(values[:3], values[3:])
         self._views = KeyframeViews(config, self._base_T_camera)
@@ -121,17 +128,22 @@ class LoopCloser:
         """Final verdicts on all candidates that wait, as at the end of a session."""
         return self._agreement.flush()
 
-    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Arrays and JSON-able metadata from which ``restore`` rebuilds all keyframes."""
-        return self._views.state()
-
-    def restore(self, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
-        """Replace all keyframes by a saved state.
+    def save(self, writer: PartWriter) -> PartDigest:
+        """Write what a map does not have yet of the keyframes' features.
 
         Raises:
-            FeatureStateError: the state is incomplete or contradicts itself.
+            FeatureStateError, MapError: it is the map of other keyframes, or can't be written.
         """
-        self._views.restore(arrays, metadata)
+        return writer.finish(len(self), self._views.save(writer))
+
+    def load(self, part: Part) -> None:
+        """Replace all keyframes by those of a map.
+
+        Raises:
+            FeatureStateError, MapError: the map is damaged or contradicts itself; nothing is
+                changed then.
+        """
+        self._views.load(part)
         self._agreement = Agreement(self.config)
 
     # One candidate

@@ -1,4 +1,4 @@
-"""Matching binary descriptors: mutual nearest neighbours that pass the ratio test."""
+"""Matching descriptors: mutual nearest neighbours that pass the ratio test."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import numpy as np
 from numba import njit, uint64
 from numba.extending import intrinsic
 from numpy.typing import NDArray
+
+from vpr.config import LoopClosureConfig
+from vpr.verification.features import LocalFeatures
 
 FURTHEST = 257  # bits; more than any two descriptors of 256 bits can differ by
 
@@ -83,4 +86,41 @@ def match_descriptors(
     good = (back[nearest] == np.arange(len(a))) & (best <= max_distance) & (best < ratio * second)
     index = np.flatnonzero(good)
     index = index[np.argsort(best[index] / np.maximum(second[index], 1), kind="stable")]
+    return index, nearest[index].astype(np.int64)
+
+
+def match_features(
+    a: LocalFeatures, b: LocalFeatures, config: LoopClosureConfig
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices into a and b of what matches, by the measure that their descriptors call for.
+
+    Raises:
+        ValueError: features of two kinds.
+    """
+    if a.kind != b.kind:
+        raise ValueError(f"{a.kind} and {b.kind} features cannot be matched")
+    if a.descriptors.dtype == np.uint8:
+        return match_descriptors(
+            a.descriptors.view(np.uint8),
+            b.descriptors.view(np.uint8),
+            config.match_ratio,
+            config.match_max_distance,
+        )
+    return match_directions(a.descriptors, b.descriptors, config.match_min_similarity)
+
+
+def match_directions(
+    a: NDArray[Any], b: NDArray[Any], min_similarity: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The same for descriptors of unit length (N, D) and (M, D), the most similar pair first.
+
+    Learned descriptors are matched by their cosine alone, as their authors do.
+    """
+    if len(a) == 0 or len(b) == 0:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    cosine = a.astype(np.float32) @ b.astype(np.float32).T
+    nearest, back = cosine.argmax(axis=1), cosine.argmax(axis=0)
+    best = cosine[np.arange(len(a)), nearest]
+    index = np.flatnonzero((back[nearest] == np.arange(len(a))) & (best >= min_similarity))
+    index = index[np.argsort(-best[index], kind="stable")]
     return index, nearest[index].astype(np.int64)

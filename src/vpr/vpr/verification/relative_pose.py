@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 from vpr.config import LoopClosureConfig
 from vpr.geometry import inverse
 from vpr.records import Covariance, Pose
+from vpr.uncertain_pose import between, inverted
 from vpr.verification.features import LocalFeatures
 from vpr.verification.landmarks import Landmarks
 from vpr.verification.two_view import TwoView, coverage
@@ -96,8 +97,9 @@ def metric_pose(
         return None
     own_T_seen, covariance, kept = fitted
     if not of_reference:
-        own_T_seen, covariance = _inverted(own_T_seen, covariance)
-    pose, covariance = _between_bases(own_T_seen, covariance, base_T_camera)
+        own_T_seen, covariance = inverted(own_T_seen, covariance)
+    camera_T_base = inverse(base_T_camera)
+    pose, covariance = between(base_T_camera, own_T_seen, covariance, camera_T_base)
     covariance += np.diag([MODEL_FLOOR[0] ** 2] * 3 + [MODEL_FLOOR[1] ** 2] * 3)
     covered = coverage(seen, columns[kept])
     return RelativePose(pose, covariance, int(kept.sum()), covered, metric=True)
@@ -237,25 +239,3 @@ def _cross(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     matrix[:, 1, 0], matrix[:, 1, 2] = z, -x
     matrix[:, 2, 0], matrix[:, 2, 1] = -y, x
     return matrix
-
-
-def _inverted(pose: Pose, covariance: Covariance) -> tuple[Pose, Covariance]:
-    """b_T_a of a_T_b, its covariance in b's axes."""
-    turn = pose[:3, :3].T
-    jacobian = np.zeros((6, 6))
-    jacobian[:3, :3] = jacobian[3:, 3:] = -turn
-    jacobian[:3, 3:] = -turn @ _cross(pose[None, :3, 3])[0]
-    return inverse(pose), jacobian @ covariance @ jacobian.T
-
-
-def _between_bases(
-    pose: Pose, covariance: Covariance, base_T_camera: Pose
-) -> tuple[Pose, Covariance]:
-    """From between camera frames to between base_link frames."""
-    turn = base_T_camera[:3, :3]
-    lever = turn @ pose[:3, :3] @ inverse(base_T_camera)[:3, 3]
-    jacobian = np.zeros((6, 6))
-    jacobian[:3, :3] = jacobian[3:, 3:] = turn
-    jacobian[:3, 3:] = -_cross(lever[None])[0] @ turn
-    between = base_T_camera @ pose @ inverse(base_T_camera)
-    return between, jacobian @ covariance @ jacobian.T

@@ -1,38 +1,44 @@
-"""The features of all keyframes as flat arrays, for the map on disk.
+"""The features of all keyframes in the map on disk: keyframes in rows, features one by one.
 
 Triangulated landmarks are not saved: features and odometry give them again when they are needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vpr.maps.folder import Part, PartWriter
+from vpr.maps.table import PIECE_ROWS
 from vpr.records import CameraModel, GpsFix, Keyframe
 from vpr.verification.features import LocalFeatures
 
-ROW_SHAPES: dict[str, tuple[int, ...]] = {
-    "ids": (),
-    "sessions": (),
-    "stamps_ns": (),
-    "odometry": (4, 4),  # NaN where unknown, as the fixes
-    "paths": (),
-    "fixes": (3,),
-    "fix_covariances": (3, 3),
-    "counts": (),  # features of each keyframe; -1 where its image was lost
-    "cameras": (),
+VIEWS, KEYPOINTS = "views", "keypoints"  # the two tables
+VIEW_COLUMNS: dict[str, tuple[str, tuple[int, ...]]] = {
+    "ids": ("<i8", ()),
+    "sessions": ("<i8", ()),
+    "stamps_ns": ("<i8", ()),
+    "odometry": ("<f8", (4, 4)),  # NaN where unknown, as the fixes
+    "paths": ("<f8", ()),
+    "fixes": ("<f8", (3,)),
+    "fix_covariances": ("<f8", (3, 3)),
+    "counts": ("<i8", ()),  # features of each keyframe; -1 where its image was lost
+    "ends": ("<i8", ()),  # features of this and all before
+    "cameras": ("<i8", ()),  # which of those in the metadata
 }
-FEATURE_SHAPES: dict[str, tuple[int, ...]] = {
-    "pixels": (2,),
-    "sizes": (),
-    "angles": (),
-    "descriptors": (32,),
-    "depths": (),
+KEYPOINT_COLUMNS: dict[str, tuple[str, tuple[int, ...]]] = {  # and their descriptors
+    "pixels": ("<f4", (2,)),
+    "sizes": ("<f4", ()),
+    "angles": ("<f4", ()),
+    "depths": ("<f4", ()),
 }
-FEATURE = "ORB"
+DESCRIPTORS: dict[str, tuple[str, tuple[int, ...]]] = {  # of each kind of features
+    "ORB": ("|u1", (32,)),
+    "XFeat": ("<f2", (64,)),
+}
 Remembered = tuple[Keyframe, LocalFeatures | None, float]  # and metres driven in its session
 
 
@@ -40,80 +46,183 @@ class FeatureStateError(ValueError):
     """Saved features that are incomplete or contradict themselves."""
 
 
-def pack_features(
-    remembered: Sequence[Remembered],
-) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Arrays by name and JSON-able metadata: keyframes in rows, features one after another."""
-    keyframes = [keyframe for keyframe, _, _ in remembered]
-    present = [features for _, features, _ in remembered if features is not None]
-    cameras, camera_of = _distinct_cameras([features for _, features, _ in remembered])
-    unknown = np.full((4, 4), np.nan)
-    fixes = [keyframe.fix for keyframe in keyframes]
-    arrays: dict[str, NDArray[Any]] = {
-        "ids": np.array([k.id for k in keyframes], np.int64),
-        "sessions": np.array([k.session for k in keyframes], np.int64),
-        "stamps_ns": np.array([k.stamp_ns for k in keyframes], np.int64),
-        "odometry": np.array([unknown if k.odometry is None else k.odometry for k in keyframes]),
-        "paths": np.array([path for _, _, path in remembered], np.float64),
-        "fixes": np.array(
-            [
-                (np.nan,) * 3 if fix is None else (fix.latitude, fix.longitude, fix.altitude)
-                for fix in fixes
-            ]
-        ),
-        "fix_covariances": np.array(
-            [
-                np.full((3, 3), np.nan) if fix is None or fix.covariance is None else fix.covariance
-                for fix in fixes
-            ]
-        ),
-        "counts": np.array([-1 if f is None else len(f) for _, f, _ in remembered], np.int64),
-        "cameras": camera_of,
-        "pixels": _joined([f.pixels for f in present], np.float32),
-        "sizes": _joined([f.sizes for f in present], np.float32),
-        "angles": _joined([f.angles for f in present], np.float32),
-        "descriptors": _joined([f.descriptors for f in present], np.uint8),
-        "depths": _joined([f.depths for f in present], np.float32),
-    }
-    shapes = ROW_SHAPES | FEATURE_SHAPES
-    arrays = {name: array.reshape(-1, *shapes[name]) for name, array in arrays.items()}
-    return arrays, {"cameras": cameras, "feature": FEATURE}
+class StoredFeatures:
+    """The keyframes of a map with their features, read from disk when they are asked for.
 
-
-def unpack_features(
-    arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]
-) -> list[Remembered]:
-    """The keyframes in order with their features and the distance driven.
+    Args:
+        kind: of the features that are expected, a key of ``DESCRIPTORS``; None takes any of them.
 
     Raises:
-        FeatureStateError: an array is missing or of the wrong shape, or of other features.
+        FeatureStateError: the features are of another kind, or contradict themselves.
+        MapError: a column is missing, of another type, or damaged.
     """
-    _check(arrays, metadata)
-    cameras = [_camera(values) for values in metadata["cameras"]]
-    counts = arrays["counts"]
-    ends = np.cumsum(np.maximum(counts, 0))
-    remembered: list[Remembered] = []
-    for row, count in enumerate(counts):
+
+    def __init__(self, part: Part, kind: str | None = None) -> None:
+        found = part.metadata.get("feature")
+        if kind is not None and found != kind:
+            raise FeatureStateError(
+                f"saved features are {found!r}, but loop_closure.features asks for {kind}"
+            )
+        if found not in DESCRIPTORS:
+            raise FeatureStateError(f"saved features are {found!r}, not {' or '.join(DESCRIPTORS)}")
+        self.cameras = [tuple(values) for values in part.metadata.get("cameras", [])]
+        views, keypoints = part.table(VIEWS), part.table(KEYPOINTS)
+        self.views = {n: views.column(n, *holds) for n, holds in VIEW_COLUMNS.items()}
+        self.keypoints = {
+            n: keypoints.column(n, *holds) for n, holds in _keypoint_columns(found).items()
+        }
+        self._ids = self.views["ids"].all()
+        self._check(keypoints.rows)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def index_of(self, keyframe_id: int) -> int | None:
+        """Row of a keyframe, None where it is not known."""
+        row = int(np.searchsorted(self._ids, keyframe_id))
+        return row if row < len(self._ids) and self._ids[row] == keyframe_id else None
+
+    def remembered(self, row: int) -> Remembered:
+        """A keyframe, without its place descriptor, which is another part of the map.
+
+        Raises:
+            MapError: what is read is damaged.
+        """
+        values = {name: column[row] for name, column in self.views.items()}
         features = None
-        if count >= 0:
-            part = slice(int(ends[row] - count), int(ends[row]))
-            own = {name: np.array(arrays[name][part]) for name in FEATURE_SHAPES}
-            features = LocalFeatures(**own, camera=cameras[int(arrays["cameras"][row])])
-        remembered.append((_keyframe(arrays, row), features, float(arrays["paths"][row])))
-    return remembered
+        if (count := int(values["counts"])) >= 0:
+            own = slice(int(values["ends"]) - count, int(values["ends"]))
+            arrays = {name: np.array(column[own]) for name, column in self.keypoints.items()}
+            features = LocalFeatures(**arrays, camera=_camera(self.cameras[values["cameras"]]))
+        return _keyframe(values), features, float(values["paths"])
+
+    def _check(self, features: int) -> None:
+        if (np.diff(self._ids) <= 0).any():
+            raise FeatureStateError("ids of the saved keyframes do not ascend")
+        counts, ends = self.views["counts"].all(), self.views["ends"].all()
+        if not np.array_equal(np.cumsum(np.maximum(counts, 0)), ends):
+            raise FeatureStateError("the saved keyframes' counts of features contradict each other")
+        total = int(ends[-1]) if len(ends) else 0
+        if features != total:
+            raise FeatureStateError(f"{features} features are saved, the keyframes have {total}")
+        used = self.views["cameras"].all()[counts >= 0]
+        if len(used) and not 0 <= used.min() <= used.max() < len(self.cameras):
+            raise FeatureStateError("a keyframe's camera is not among those saved")
 
 
-def _keyframe(arrays: Mapping[str, NDArray[Any]], row: int) -> Keyframe:
-    """A keyframe without its place descriptor, which is another node's part of the map."""
-    odometry = np.array(arrays["odometry"][row], np.float64)
-    latitude, longitude, altitude = (float(value) for value in arrays["fixes"][row])
-    covariance = np.array(arrays["fix_covariances"][row], np.float64)
-    known = np.isfinite(covariance).all()
-    fix = GpsFix(latitude, longitude, altitude, covariance if known else None)
+class FeatureSaver:
+    """Writes keyframes with their features behind those that a map has already.
+
+    Args:
+        stored: the map the first keyframes were loaded from, which need not be the one written.
+        kind: of the features, a key of ``DESCRIPTORS``.
+    """
+
+    def __init__(self, writer: PartWriter, stored: StoredFeatures | None, kind: str) -> None:
+        self._writer, self._stored, self._kind = writer, stored, kind
+        self.saved = writer.saved(VIEWS)
+        self.last_id: int | None = None
+        self._end = 0
+        part = writer.saved_part()
+        known = [] if stored is None else stored.cameras
+        if part is not None and self.saved:
+            written = StoredFeatures(part, kind)
+            self.last_id = int(written.views["ids"][self.saved - 1])
+            self._end = int(written.views["ends"][self.saved - 1])
+            known = written.cameras
+        self._cameras = {camera: index for index, camera in enumerate(known)}
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What is not in rows, once all is written."""
+        return {"cameras": [list(values) for values in self._cameras], "feature": self._kind}
+
+    def refuse(self, reason: str) -> NoReturn:
+        """Raise ``FeatureStateError``."""
+        raise FeatureStateError(reason)
+
+    def add_stored(self) -> None:
+        """Write the stored keyframes from the first that is not yet written."""
+        if self._stored is None:
+            return
+        for start in range(self.saved, len(self._stored), PIECE_ROWS):
+            rows = slice(start, start + PIECE_ROWS)
+            views = {name: column[rows] for name, column in self._stored.views.items()}
+            self._writer.append(VIEWS, views)
+            own = slice(self._end, int(views["ends"][-1]))
+            self._writer.append(
+                KEYPOINTS, {name: column[own] for name, column in self._stored.keypoints.items()}
+            )
+            self._end = own.stop
+
+    def add(self, remembered: Sequence[Remembered]) -> None:
+        """Write more keyframes."""
+        present = [features for _, features, _ in remembered if features is not None]
+        joined = {
+            name: np.concatenate(
+                [np.zeros((0, *shape), dtype), *(getattr(f, name) for f in present)], dtype=dtype
+            )
+            for name, (dtype, shape) in _keypoint_columns(self._kind).items()
+        }
+        views = _view_rows(remembered, self._camera_index)
+        views["ends"] = self._end + np.cumsum(np.maximum(views["counts"], 0))
+        self._writer.append(VIEWS, views)
+        self._writer.append(KEYPOINTS, joined)
+        self._end += len(joined["sizes"])
+
+    def _camera_index(self, features: LocalFeatures | None) -> int:
+        if features is None:
+            return 0
+        camera = features.camera
+        values = (camera.width, camera.height, camera.assumed, *camera.matrix.ravel().tolist())
+        return self._cameras.setdefault(values, len(self._cameras))
+
+
+def _keypoint_columns(kind: str) -> dict[str, tuple[str, tuple[int, ...]]]:
+    return KEYPOINT_COLUMNS | {"descriptors": DESCRIPTORS[kind]}
+
+
+def _view_rows(
+    remembered: Sequence[Remembered], camera_index: Callable[[LocalFeatures | None], int]
+) -> dict[str, NDArray[Any]]:
+    """Columns of the keyframes, all but ``ends``."""
+    columns: dict[str, list[Any]] = {name: [] for name in VIEW_COLUMNS if name != "ends"}
+    for keyframe, features, path in remembered:
+        fix = keyframe.fix
+        row = {
+            "ids": keyframe.id,
+            "sessions": keyframe.session,
+            "stamps_ns": keyframe.stamp_ns,
+            "odometry": _or_nan(keyframe.odometry, (4, 4)),
+            "paths": path,
+            "fixes": (np.nan,) * 3 if fix is None else (fix.latitude, fix.longitude, fix.altitude),
+            "fix_covariances": _or_nan(None if fix is None else fix.covariance, (3, 3)),
+            "counts": -1 if features is None else len(features),
+            "cameras": camera_index(features),
+        }
+        for name, value in row.items():
+            columns[name].append(value)
+    return {
+        name: np.array(values, VIEW_COLUMNS[name][0]).reshape(-1, *VIEW_COLUMNS[name][1])
+        for name, values in columns.items()
+    }
+
+
+def _or_nan(value: NDArray[np.float64] | None, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    return np.full(shape, np.nan) if value is None else value
+
+
+def _keyframe(values: dict[str, Any]) -> Keyframe:
+    odometry = np.array(values["odometry"], np.float64)
+    latitude, longitude, altitude = (float(value) for value in values["fixes"])
+    covariance = np.array(values["fix_covariances"], np.float64)
+    fix = GpsFix(
+        latitude, longitude, altitude, covariance if np.isfinite(covariance).all() else None
+    )
     return Keyframe(
-        id=int(arrays["ids"][row]),
-        session=int(arrays["sessions"][row]),
-        stamp_ns=int(arrays["stamps_ns"][row]),
+        id=int(values["ids"]),
+        session=int(values["sessions"]),
+        stamp_ns=int(values["stamps_ns"]),
         descriptor=np.zeros(0, np.float32),
         model="",
         odometry=odometry if np.isfinite(odometry).all() else None,
@@ -121,45 +230,6 @@ def _keyframe(arrays: Mapping[str, NDArray[Any]], row: int) -> Keyframe:
     )
 
 
-def _joined(parts: Sequence[NDArray[Any]], dtype: type[np.generic]) -> NDArray[Any]:
-    return np.concatenate(parts) if parts else np.zeros(0, dtype)
-
-
-def _distinct_cameras(
-    features: Sequence[LocalFeatures | None],
-) -> tuple[list[list[Any]], NDArray[np.int64]]:
-    """Every camera model once, and which of them each keyframe has (0 without features)."""
-    index: dict[tuple[Any, ...], int] = {}
-    rows = []
-    for f in features:
-        if f is None:
-            rows.append(0)
-            continue
-        c = f.camera
-        values = (c.width, c.height, c.assumed, *c.matrix.ravel().tolist())
-        rows.append(index.setdefault(values, len(index)))
-    return [list(values) for values in index], np.array(rows, np.int64)
-
-
 def _camera(values: Sequence[Any]) -> CameraModel:
     matrix = np.array(values[3:], np.float64).reshape(3, 3)
     return CameraModel(int(values[0]), int(values[1]), matrix, assumed=bool(values[2]))
-
-
-def _check(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
-    missing = {*ROW_SHAPES, *FEATURE_SHAPES} - set(arrays)
-    if missing or "cameras" not in metadata:
-        raise FeatureStateError(f"saved features lack {', '.join(sorted(missing)) or 'cameras'}")
-    if metadata.get("feature") != FEATURE:
-        raise FeatureStateError(f"saved features are {metadata.get('feature')!r}, not {FEATURE}")
-    rows = len(arrays["counts"])
-    total = int(np.maximum(arrays["counts"], 0).sum())
-    for shapes, length in ((ROW_SHAPES, rows), (FEATURE_SHAPES, total)):
-        for name, shape in shapes.items():
-            if arrays[name].shape != (length, *shape):
-                raise FeatureStateError(
-                    f"'{name}' has shape {arrays[name].shape}, not {(length, *shape)}"
-                )
-    used = arrays["cameras"][arrays["counts"] >= 0]
-    if len(used) and not 0 <= used.min() <= used.max() < len(metadata["cameras"]):
-        raise FeatureStateError("a keyframe's camera is not among those saved")

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from vpr.config import LoopClosureConfig
 from vpr.verification.features import REFERENCE_WIDTH, LocalFeatures
-from vpr.verification.matching import match_descriptors
+from vpr.verification.matching import match_features
+from vpr.verification.model_selection import homography_inliers, prefers_homography
 
 COVERAGE_GRID = (8, 6)  # cells across and down
 RANSAC_CONFIDENCE = 0.999
@@ -57,14 +58,12 @@ def match_views(
 ) -> TwoView:
     """Match two views and keep what agrees with one epipolar geometry.
 
-    The essential matrix is used where both cameras are calibrated, the fundamental matrix where
-    a field of view is only assumed. Scored by MAGSAC++ (Barath et al., CVPR 2020) on samples in
-    PROSAC's order (Chum and Matas, CVPR 2005), with a fixed seed: the same views give the same
-    answer.
+    The essential matrix is used where both cameras are calibrated (planes do not mislead it); the
+    fundamental matrix, or a homography if that explains more, where a field of view is assumed.
+    Scored by MAGSAC++ (Barath et al., CVPR 2020) on samples in PROSAC's order (Chum and Matas,
+    CVPR 2005), with a fixed seed: the same views give the same answer.
     """
-    rows, columns = match_descriptors(
-        query.descriptors, reference.descriptors, config.match_ratio, config.match_max_distance
-    )
+    rows, columns = match_features(query, reference, config)
     same_way_up = _turned_alike(query, reference, rows, columns, config)
     rows, columns = rows[same_way_up], columns[same_way_up]
     kept = _epipolar_inliers(query, reference, rows, columns, config)
@@ -136,10 +135,10 @@ def _epipolar_inliers(
         return none
     try:
         if query.camera.assumed or reference.camera.assumed:
-            mask = _fundamental_mask(
+            mask = _uncalibrated_mask(
                 query.pixels[rows] * (REFERENCE_WIDTH / query.camera.width),
                 reference.pixels[columns] * (REFERENCE_WIDTH / reference.camera.width),
-                config.inlier_threshold,
+                config,
             )
         else:
             unit = max(query.unit, reference.unit)
@@ -151,10 +150,12 @@ def _epipolar_inliers(
     return none if mask is None else np.asarray(mask.ravel() > 0)
 
 
-def _fundamental_mask(
-    query: NDArray[np.float64], reference: NDArray[np.float64], threshold: float
+def _uncalibrated_mask(
+    query: NDArray[np.float64], reference: NDArray[np.float64], config: LoopClosureConfig
 ) -> Any:
-    _, mask = cv2.findFundamentalMat(
+    """Of a fundamental matrix, or of a homography where that explains the matches with less."""
+    threshold = config.inlier_threshold
+    fundamental, mask = cv2.findFundamentalMat(
         reference,
         query,
         cv2.USAC_MAGSAC,
@@ -162,6 +163,13 @@ def _fundamental_mask(
         RANSAC_CONFIDENCE,
         RANSAC_ITERATIONS,
     )
+    if mask is None or fundamental is None or np.count_nonzero(mask) < config.min_inliers:
+        return mask
+    plane = homography_inliers(query, reference, threshold)
+    if plane is not None and prefers_homography(
+        np.asarray(fundamental[:3], np.float64), plane[0], query, reference, config.pixel_noise
+    ):
+        return plane[1]
     return mask
 
 

@@ -1,0 +1,101 @@
+"""Distances to probabilities, and thresholds that hold."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vpr.learning.calibrating import (
+    JudgedMatches,
+    choose_threshold,
+    fit_falling_map,
+    lower_bound,
+    precision_held,
+    reliability,
+)
+from vpr.learning.errors import TrainingError
+from vpr.models.calibration import Calibration, FallingMap
+
+
+def drawn(seed, drives=20, each=200, spread=0.0):
+    """Matches whose chance to be right falls with distance; drives differ by ``spread``."""
+    rng = np.random.default_rng(seed)
+    drive = np.repeat(np.arange(drives), each)
+    distances = rng.uniform(0.2, 1.4, drives * each)
+    shift = rng.normal(0.0, spread, drives)[drive]
+    chance = 1.0 / (1.0 + np.exp((distances + shift - 0.8) / 0.06))
+    return JudgedMatches(distances, rng.random(len(chance)) < chance, drive)
+
+
+def test_a_fit_is_calibrated_on_matches_it_has_not_seen():
+    calibration = fit_falling_map(drawn(0))
+    fresh = drawn(1)
+    diagram = reliability(calibration(fresh.distances), fresh.correct)
+    assert diagram.expected_error < 0.02
+    assert diagram.counts.sum() == len(fresh.correct)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000))
+def test_probability_falls_with_distance_and_stays_within_bounds(seed):
+    calibration = fit_falling_map(drawn(seed, drives=3))
+    probabilities = calibration(np.linspace(-1.0, 3.0, 200))
+    assert (np.diff(probabilities) <= 1e-12).all()
+    assert 0.0 < probabilities.min() < probabilities.max() < 1.0
+
+
+def test_a_calibration_survives_json():
+    calibration = fit_falling_map(drawn(0))
+    both = Calibration(best=calibration, further=calibration)
+    assert Calibration.model_validate_json(both.model_dump_json()) == both
+
+
+def test_the_nearest_candidate_has_a_map_of_its_own():
+    sure = FallingMap(distances=(0.0, 2.0), probabilities=(0.9, 0.9))
+    unsure = FallingMap(distances=(0.0, 2.0), probabilities=(0.2, 0.2))
+    calibration = Calibration(best=sure, further=unsure)
+    np.testing.assert_allclose(calibration([0.5, 0.6, 0.7]), [0.9, 0.2, 0.2])
+
+
+@pytest.mark.parametrize("probabilities", [(0.2, 0.8), (0.5,), (1.2, 0.1)])
+def test_a_calibration_that_is_none_is_refused(probabilities):
+    with pytest.raises(ValueError, match=r"calibration|FallingMap"):
+        FallingMap(distances=(0.1, 0.5), probabilities=probabilities)
+
+
+def test_too_few_matches_are_refused_with_the_number_needed():
+    matches = JudgedMatches(np.linspace(0, 1, 200), np.ones(200, bool), np.zeros(200, int))
+    with pytest.raises(TrainingError, match=r"200 right and 0 wrong .* 10 of each kind"):
+        fit_falling_map(matches)
+
+
+def test_the_threshold_holds_on_nearly_all_new_drives_though_drives_differ():
+    held = []
+    for seed in range(20):
+        chosen = choose_threshold(drawn(seed, spread=0.05), 0.95, 0.95)
+        assert chosen.drive_confidence == pytest.approx(1 - 1 / 21)
+        held.append(precision_held(drawn(100 + seed, spread=0.05), chosen.distance, 0.95))
+    assert np.mean(held) >= 0.95
+
+
+def test_one_threshold_for_all_pooled_matches_would_not_hold():
+    """What the drive-wise limit is for: the pooled precision hides the bad drives."""
+    held = []
+    for seed in range(20):
+        matches = drawn(seed, spread=0.05)
+        order = np.argsort(matches.distances)
+        precision = np.cumsum(matches.correct[order]) / np.arange(1, len(order) + 1)
+        pooled = matches.distances[order][np.flatnonzero(precision >= 0.95)[-1]]
+        held.append(precision_held(drawn(100 + seed, spread=0.05), pooled, 0.95))
+    assert np.mean(held) < 0.9
+
+
+def test_few_drives_are_said_to_assure_little():
+    chosen = choose_threshold(drawn(0, drives=3), 0.9, 0.95)
+    assert chosen.drive_confidence == pytest.approx(0.75)
+    assert chosen.drives == 3
+
+
+def test_the_bound_is_clopper_and_pearsons():
+    bound = lower_bound(np.array([0, 10, 299, 98]), np.array([10, 10, 299, 100]), 0.95)
+    np.testing.assert_allclose(bound, [0.0, 0.05**0.1, 0.05 ** (1 / 299), 0.93844], atol=1e-4)

@@ -1,0 +1,264 @@
+"""Learning what is worth looking at, and whether it helps.
+
+``vpr train segmentation | places | attention-head | attention-network`` and
+``vpr eval segmentation | attention | graded``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from vpr.config import SegmentationConfig
+
+console = Console()
+
+FirstSeed = Annotated[int, typer.Option(help="Seed of the first town; each seed is another one.")]
+Towns = Annotated[int, typer.Option(help="How many towns.", min=1)]
+ParamsFile = Annotated[
+    Path | None, typer.Option("--params-file", help="Parameters laid over the shipped ones.")
+]
+JsonOut = Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")]
+
+T = TypeVar("T")
+TABLE_WIDTH = 120  # characters that the widest table needs
+UNSEEN_SEED = 9000  # towns from here on are never learnt from
+
+
+def train_segmentation(
+    out: Annotated[Path, typer.Argument(help="Weights to write (.safetensors).")],
+    towns: Towns = 24,
+    steps: Annotated[int, typer.Option(help="Batches to learn from.", min=1)] = 900,
+    seed: Annotated[int, typer.Option(help="Of the training.", min=0)] = 0,
+) -> None:
+    """Train the light segmenter in simulated towns."""
+    from vpr.semantics.training import (
+        SegmentationTrainingConfig,
+        TrainingStep,
+        save_weights,
+    )
+    from vpr.semantics.training import train_segmentation as train
+
+    def log(step: TrainingStep) -> None:
+        console.print(f"step {step.step}: loss {step.loss:.3f}")
+
+    config = SegmentationTrainingConfig(towns=towns, steps=steps, seed=seed)
+    _or_fail(lambda: save_weights(train(config, log=log), out))
+    console.print(f"{out}: set segmentation.segmenter_weights to it")
+
+
+def train_attention_head(
+    out: Annotated[Path, typer.Argument(help="Weights to write (.safetensors).")],
+    towns: Towns = 6,
+    steps: Annotated[int, typer.Option(help="Batches to learn from.", min=1)] = 400,
+    params_file: ParamsFile = None,
+) -> None:
+    """Train the attention head behind the configured descriptor, in simulated towns."""
+    from vpr.learning.attention_head_training import (
+        AttentionHeadTrainingConfig,
+        learn_attention_head,
+    )
+    from vpr.semantics.training import save_weights
+
+    config = AttentionHeadTrainingConfig(towns=towns, steps=steps)
+    head = _or_fail(lambda: learn_attention_head(config, params_file, _print_loss))
+    save_weights(head, out)
+    console.print(f"{out}: set segmentation.attention_weights to it, source to learned")
+
+
+def train_attention_network(
+    out: Annotated[Path, typer.Argument(help="Weights to write (.safetensors).")],
+    towns: Towns = 6,
+    steps: Annotated[int, typer.Option(help="Batches to learn from.", min=1)] = 400,
+    params_file: ParamsFile = None,
+) -> None:
+    """Train the encoder-decoder to see at once what the unsupervised pipeline computes."""
+    from vpr.learning.attention_network_training import (
+        AttentionNetworkTrainingConfig,
+        learn_attention_network,
+    )
+    from vpr.semantics.training import save_weights
+
+    config = AttentionNetworkTrainingConfig(towns=towns, steps=steps)
+    network = _or_fail(lambda: learn_attention_network(config, params_file, _print_loss))
+    save_weights(network, out)
+    console.print(f"{out}: set segmentation.attention_weights to it, source to encoder_decoder")
+
+
+def train_places(
+    out: Annotated[Path, typer.Argument(help="Backbone weights to write (.safetensors).")],
+    integration: Annotated[str, typer.Option(help="How semantics are brought in.")] = "none",
+    scheme: Annotated[str, typer.Option(help="X-Y first and last layers learn, or All.")] = "0-2",
+    msls: Annotated[
+        Path | None, typer.Option(help="Root of Mapillary Street-Level Sequences.")
+    ] = None,
+    cache: Annotated[Path, typer.Option(help="Where its masks are kept.")] = Path("out/masks"),
+    towns: Towns = 3,
+    backbone: Annotated[str, typer.Option(help="As embedding.backbone.")] = "efficientnet_lite0",
+    weights: Annotated[str, typer.Option(help="As embedding.weights.")] = "embedded",
+    steps: Annotated[int, typer.Option(help="Batches to learn from.", min=0)] = 300,
+    params_file: ParamsFile = None,
+) -> None:
+    """Train a descriptor with the Generalised Contrastive Loss, with or without semantics."""
+    from vpr.evaluation.graded import simulated_places, street_level_places
+    from vpr.learning.graded_training import GradedTrainingConfig
+    from vpr.learning.graded_training import train_places as train
+    from vpr.models.place_network import Integration
+    from vpr.semantics.training import save_weights
+    from vpr.supervision.street_level_sequences import REDUCED_TRAINING_CITIES
+
+    def learn() -> None:
+        segmentation = SegmentationConfig.from_file(params_file)
+        if msls is None:
+            seeds = range(UNSEEN_SEED - towns, UNSEEN_SEED)
+            places, _ = simulated_places(seeds, [], segmentation)
+        else:
+            cities = REDUCED_TRAINING_CITIES
+            places, _ = street_level_places(msls, cache, cities, [], segmentation)
+        config = GradedTrainingConfig(
+            backbone=backbone, weights=weights, scheme=scheme, steps=steps,
+            integration=Integration(integration),
+        )  # fmt: skip
+        save_weights(train(places, config).network, out)
+
+    _or_fail(learn)
+    console.print(f"{out}: set embedding.weights to it, layers to [last], layer_grids to ['1x1']")
+
+
+def eval_segmentation(
+    towns: Towns = 5,
+    first_seed: FirstSeed = UNSEEN_SEED,
+    picture: Annotated[Path | None, typer.Option(help="Also draw image, classes, mask.")] = None,
+    params_file: ParamsFile = None,
+    json_out: JsonOut = None,
+) -> None:
+    """Intersection over union of each class in simulated towns that nothing was learnt from."""
+    from vpr.evaluation.segmentation import segmentation_rows
+
+    rows = _or_fail(
+        lambda: segmentation_rows(range(first_seed, first_seed + towns), params_file, picture)
+    )
+    _show("segmentation, unseen towns", rows, json_out)
+
+
+def eval_attention(
+    towns: Towns = 5,
+    first_seed: FirstSeed = UNSEEN_SEED,
+    sources: Annotated[
+        list[str] | None, typer.Option("--source", help="Attention sources; repeat for several.")
+    ] = None,
+    folders: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(help="Reference and query folder of one route, instead of towns."),
+    ] = None,
+    tolerance: Annotated[int, typer.Option(help="Images off that still count.", min=0)] = 2,
+    params_file: ParamsFile = None,
+    json_out: JsonOut = None,
+) -> None:
+    """The configured descriptor with and without attention, and with the two controls."""
+    from vpr.evaluation.attention import attention_rows, folder_rows
+
+    chosen = sources or ["semantic_mask", "learned", "laplacian_of_gaussian"]
+
+    def rows() -> list[dict[str, object]]:
+        if folders is not None:
+            return folder_rows(*folders, tolerance, chosen, params_file)
+        return attention_rows(range(first_seed, first_seed + towns), chosen, params_file)
+
+    place = "two sessions in unseen towns" if folders is None else f"{folders[1]} in {folders[0]}"
+    _show(f"attention, {place}", _or_fail(rows), json_out)
+
+
+def eval_graded(
+    msls: Annotated[
+        Path | None, typer.Option(help="Root of Mapillary Street-Level Sequences.")
+    ] = None,
+    cache: Annotated[Path, typer.Option(help="Where its masks are kept.")] = Path("out/masks"),
+    training_towns: Towns = 3,
+    towns: Towns = 5,
+    backbone: Annotated[str, typer.Option(help="As embedding.backbone.")] = "efficientnet_lite0",
+    weights: Annotated[str, typer.Option(help="As embedding.weights.")] = "embedded",
+    masked: Annotated[
+        list[str] | None, typer.Option(help="How semantics are brought in; repeat for several.")
+    ] = None,
+    scheme: Annotated[
+        list[str] | None, typer.Option(help="Freezing scheme; repeat for several.")
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Batches each network learns from.", min=0)] = 60,
+    params_file: ParamsFile = None,
+    json_out: JsonOut = None,
+) -> None:
+    """Table I of the paper: Normal and Masked under freezing schemes, and two controls.
+
+    Without --msls in simulated towns; with it on the paper's reduced list of cities.
+    """
+    from vpr.evaluation.graded import (
+        SCHEMES,
+        graded_rows,
+        simulated_places,
+        street_level_places,
+    )
+    from vpr.learning.graded_training import GradedTrainingConfig
+    from vpr.models.place_network import Integration
+    from vpr.supervision.street_level_sequences import (
+        REDUCED_TRAINING_CITIES,
+        REDUCED_VALIDATION_CITIES,
+    )
+
+    def rows() -> list[dict[str, object]]:
+        segmentation = SegmentationConfig.from_file(params_file)
+        if msls is None:
+            trained_in = range(UNSEEN_SEED - training_towns, UNSEEN_SEED)
+            judged_in = range(UNSEEN_SEED, UNSEEN_SEED + towns)
+            places = simulated_places(trained_in, judged_in, segmentation)
+        else:
+            places = street_level_places(
+                msls, cache, REDUCED_TRAINING_CITIES, REDUCED_VALIDATION_CITIES, segmentation
+            )
+        config = GradedTrainingConfig(backbone=backbone, weights=weights, steps=steps)
+        ways = [Integration.NONE, *map(Integration, masked or [Integration.MULTIPLIED])]
+        return graded_rows(*places, config, ways, scheme or SCHEMES)
+
+    _show("graded similarity, Normal and Masked", _or_fail(rows), json_out)
+
+
+def add_to(train_app: typer.Typer, eval_app: typer.Typer) -> None:
+    """Put the commands of semantics beside the others."""
+    train_app.command("segmentation")(train_segmentation)
+    train_app.command("attention-head")(train_attention_head)
+    train_app.command("places")(train_places)
+    train_app.command("attention-network")(train_attention_network)
+    eval_app.command("segmentation")(eval_segmentation)
+    eval_app.command("attention")(eval_attention)
+    eval_app.command("graded")(eval_graded)
+
+
+def _or_fail(work: Callable[[], T]) -> T:
+    try:
+        return work()
+    except ValueError as error:  # every named error of the library is one
+        Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False)
+        raise typer.Exit(2) from error
+
+
+def _print_loss(step: int, loss: float) -> None:
+    console.print(f"step {step}: loss {loss:.4f}")
+
+
+def _show(title: str, rows: list[dict[str, object]], json_out: Path | None) -> None:
+    import json
+
+    table = Table(title=title)
+    for name in rows[0]:
+        table.add_column(name, no_wrap=True)
+    for row in rows:
+        table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()))
+    Console(width=max(console.width, TABLE_WIDTH)).print(table)
+    if json_out is not None:
+        json_out.parent.mkdir(parents=True, exist_ok=True)
+        json_out.write_text(json.dumps(rows, indent=2) + "\n")

@@ -1,0 +1,209 @@
+"""Does attention help? Two sessions in unseen simulated towns, with and without it, and controls.
+
+The second session has another light and other cars and people. Two controls keep the answer
+honest: masks shuffled between the images, which weigh as much and know nothing, and one constant
+mask, the mean of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import track
+from torch import Tensor
+
+from vpr.config import EmbeddingConfig, SegmentationConfig, SequenceMatchingConfig
+from vpr.evaluation.places import (
+    PlaceFigures,
+    image_files,
+    match_descriptors,
+    place_figures,
+    read_image,
+)
+from vpr.images.attention import AttentionSource, make_attention
+from vpr.learning.semantic_images import others
+from vpr.models.embedder import Embedder
+from vpr.records import Image
+from vpr.simulation.sessions import TwoSessions, drive_twice
+
+CONTROL_SEED = 0
+
+Masks = list[NDArray[np.uint8]]
+MaskVariant = Callable[[Masks], Masks]
+
+
+def shuffled(masks: Masks) -> Masks:
+    """Each image gets the mask of another one."""
+    order = others(np.random.default_rng(CONTROL_SEED), len(masks))
+    return [masks[index] for index in order]
+
+
+def constant(masks: Masks) -> Masks:
+    """Every image gets the mean mask."""
+    mean = np.rint(np.mean(masks, axis=0)).astype(np.uint8)
+    return [mean] * len(masks)
+
+
+def as_they_are(masks: Masks) -> Masks:
+    """The masks themselves."""
+    return masks
+
+
+CONTROLS: dict[str, MaskVariant] = {"": as_they_are, ", shuffled": shuffled, ", constant": constant}
+
+
+def multiplied(images: Sequence[Image], masks: Masks) -> list[Image]:
+    """Images times masks, pixel by pixel (Holder et al., III-C)."""
+    faded = []
+    for image, mask in zip(images, masks, strict=True):
+        size = (image.shape[1], image.shape[0])
+        weights = cv2.resize(mask, size, interpolation=cv2.INTER_LINEAR).astype(np.float32) / 255.0
+        weighted = image * (weights if image.ndim == 2 else weights[..., None])
+        faded.append(np.asarray(np.rint(weighted), np.uint8))
+    return faded
+
+
+class AttentionTrial:
+    """The descriptor network, evenly pooled and weighted, and the attention sources on trial.
+
+    Args:
+        sources: names of attention sources, as ``segmentation.source``.
+        params_file: laid over the shipped configuration.
+    """
+
+    def __init__(self, sources: Sequence[str], params_file: Path | None = None) -> None:
+        self._embedder = Embedder(EmbeddingConfig.from_file(params_file, attention="pooling"))
+        self._sources: dict[str, AttentionSource] = {
+            name: make_attention(SegmentationConfig.from_file(params_file, source=name))
+            for name in sources
+        }
+        self._matching = SequenceMatchingConfig.from_file(params_file, sequence_length=1)
+
+    def judge(
+        self,
+        references: Sequence[Image],
+        queries: Sequence[Image],
+        correct: list[frozenset[int]],
+    ) -> dict[str, PlaceFigures]:
+        """Figures without attention, and of each source's integrations and controls."""
+        maps = self._seen(references), self._seen(queries)
+        plain = self._pooled(maps[0]), self._pooled(maps[1])
+        figures = {"none": self._figures(*plain, correct)}
+        for name, source in self._sources.items():
+            masks = [source(image) for image in references], [source(image) for image in queries]
+            for control, variant in CONTROLS.items():
+                varied = variant(masks[0]), variant(masks[1])
+                figures[f"{name} in the pooling{control}"] = self._figures(
+                    self._pooled(maps[0], references, varied[0]),
+                    self._pooled(maps[1], queries, varied[1]),
+                    correct,
+                )
+                figures[f"image times {name}{control}"] = self._figures(
+                    self._pooled(self._seen(multiplied(references, varied[0]))),
+                    self._pooled(self._seen(multiplied(queries, varied[1]))),
+                    correct,
+                )
+        return figures
+
+    def _seen(self, images: Sequence[Image]) -> list[dict[str, Tensor]]:
+        """Feature maps of each image; they are the same however they are pooled."""
+        return [self._embedder.feature_maps([image]) for image in images]
+
+    def _pooled(
+        self,
+        maps: list[dict[str, Tensor]],
+        images: Sequence[Image] = (),
+        masks: Masks | None = None,
+    ) -> NDArray[np.float32]:
+        described = []
+        for index, of_image in enumerate(maps):
+            weights = None
+            if masks is not None:
+                weights = self._embedder.attention_weights([masks[index]], [images[index]])
+            described.append(self._embedder.described(of_image, weights))
+        return np.concatenate(described)
+
+    def _figures(
+        self,
+        references: NDArray[np.float32],
+        queries: NDArray[np.float32],
+        correct: list[frozenset[int]],
+    ) -> PlaceFigures:
+        return place_figures(match_descriptors(references, queries, self._matching), correct)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation over towns."""
+
+    mean: float
+    deviation: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} ± {self.deviation:.3f}"
+
+
+def attention_rows(
+    seeds: Sequence[int], sources: Sequence[str], params_file: Path | None = None
+) -> list[dict[str, object]]:
+    """One row a method: recall@1 and recall at 100 % precision, over towns, and each town's own."""
+    trial = AttentionTrial(sources, params_file)
+    found: dict[str, list[PlaceFigures]] = {}
+    for sessions in _towns(seeds):
+        judged = trial.judge(sessions.references, sessions.queries, sessions.correct)
+        for method, figures in judged.items():
+            found.setdefault(method, []).append(figures)
+    return [_row(method, figures, found["none"]) for method, figures in found.items()]
+
+
+def folder_rows(
+    reference: Path,
+    query: Path,
+    tolerance: int,
+    sources: Sequence[str],
+    params_file: Path | None = None,
+) -> list[dict[str, object]]:
+    """The same over two image folders of one route, where equal indices are equal places.
+
+    Args:
+        tolerance: how many images off still count as right.
+
+    Raises:
+        EvaluationError: no images, or one that cannot be decoded.
+    """
+    references = [read_image(path) for path in image_files(reference)]
+    queries = [read_image(path) for path in image_files(query)]
+    correct = [
+        frozenset(range(max(0, index - tolerance), min(len(references), index + tolerance + 1)))
+        for index in range(len(queries))
+    ]
+    judged = AttentionTrial(sources, params_file).judge(references, queries, correct)
+    return [
+        {
+            "method": method,
+            "recall@1": figures.recall_at_1,
+            "recall_at_100_precision": figures.recall_at_100_precision,
+            "average_precision": figures.average_precision,
+        }
+        for method, figures in judged.items()
+    ]
+
+
+def _towns(seeds: Sequence[int]) -> Iterator[TwoSessions]:
+    for seed in track(seeds, description="towns", transient=True):
+        yield drive_twice(seed)
+
+
+def _row(method: str, found: list[PlaceFigures], none: list[PlaceFigures]) -> dict[str, object]:
+    row: dict[str, object] = {"method": method}
+    for name in ("recall@1", "recall_at_100_precision"):
+        values = np.array([figures.to_json()[name] for figures in found])
+        gains = values - np.array([figures.to_json()[name] for figures in none])
+        row[name] = str(Spread(float(values.mean()), float(values.std())))
+        row[f"{name}, gain"] = str(Spread(float(gains.mean()), float(gains.std())))
+    return row

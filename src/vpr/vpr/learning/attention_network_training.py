@@ -1,0 +1,116 @@
+"""Training the encoder-decoder without labels: it learns what the unsupervised pipeline computes.
+
+The pipeline's map is a boundary map fused with inverse depth; the network sees the image alone, and
+so has to learn from appearance which boundaries are near.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from rich.progress import Progress, track
+from torch import Tensor
+from torch.nn import functional
+
+from vpr.config import NonNegative, Positive, SegmentationConfig
+from vpr.images.attention import LaplacianOfGaussianAttention
+from vpr.models.attention_network import INPUT_SIZE, AttentionEncoderDecoder
+from vpr.records import Image
+from vpr.simulation.config import SimulationConfig
+from vpr.simulation.drive import plan_drive
+from vpr.simulation.recording import take_shot
+from vpr.simulation.world import build_world
+
+LOG_EVERY = 25  # steps
+
+
+class AttentionNetworkTrainingConfig(BaseModel):
+    """What can be chosen about ``vpr train attention-network``; every value has a default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    first_seed: int = Field(default=5200, ge=0, description="of the towns learnt from")
+    towns: int = Field(default=6, ge=1)
+    views_per_town: int = Field(default=40, ge=1)
+    steps: int = Field(default=400, ge=1)
+    batch: int = Field(default=4, ge=2)
+    size: int = Field(default=INPUT_SIZE, ge=32, multiple_of=16, description="px, square")
+    learning_rate: Positive = 1e-3  # the appendix's, as is the next
+    weight_decay: NonNegative = 1e-3
+    seed: int = Field(default=0, ge=0)
+
+
+def learn_attention_network(
+    config: AttentionNetworkTrainingConfig,
+    params_file: Path | None = None,
+    log: Callable[[int, float], None] = lambda _step, _loss: None,
+) -> AttentionEncoderDecoder:
+    """Render towns with depth, compute the pipeline's maps, and train towards them."""
+    pipeline = LaplacianOfGaussianAttention(SegmentationConfig.from_file(params_file))
+    pairs = [
+        (_square(image, config.size), _square(pipeline(image, depth), config.size))
+        for image, depth in _views(config)
+    ]
+    return train_attention_network(
+        np.stack([image for image, _ in pairs]), np.stack([map_ for _, map_ in pairs]), config, log
+    )
+
+
+def train_attention_network(
+    images: NDArray[np.uint8],
+    maps: NDArray[np.uint8],
+    config: AttentionNetworkTrainingConfig,
+    log: Callable[[int, float], None] = lambda _step, _loss: None,
+) -> AttentionEncoderDecoder:
+    """Train on images (N, s, s, 3) BGR and their attention (N, s, s); same seed, same weights."""
+    torch.manual_seed(config.seed)
+    rng = np.random.default_rng(config.seed)
+    network = AttentionEncoderDecoder()
+    optimizer = torch.optim.AdamW(
+        network.parameters(), config.learning_rate, weight_decay=config.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
+    losses: list[float] = []
+    with Progress(transient=True) as bar:
+        for step in bar.track(range(1, config.steps + 1), description="training"):
+            chosen = rng.integers(len(images), size=config.batch)
+            logits = network(as_network_input(images[chosen]))
+            wanted = torch.from_numpy(maps[chosen][:, None]).float() / 255.0
+            loss = functional.binary_cross_entropy_with_logits(logits, wanted)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+            losses.append(float(loss.detach()))
+            if step % LOG_EVERY == 0:
+                log(step, float(np.mean(losses[-LOG_EVERY:])))
+    return network.eval()
+
+
+def as_network_input(images: NDArray[np.uint8]) -> Tensor:
+    """BGR (N, s, s, 3) as RGB (N, 3, s, s) in -1..1."""
+    rgb = torch.from_numpy(np.ascontiguousarray(images[..., ::-1]))
+    return rgb.permute(0, 3, 1, 2).float() / 127.5 - 1.0
+
+
+def _views(
+    config: AttentionNetworkTrainingConfig,
+) -> Iterator[tuple[Image, NDArray[np.float32]]]:
+    camera = SimulationConfig(image_width=320, image_height=240)
+    seeds = range(config.first_seed, config.first_seed + config.towns)
+    for seed in track(seeds, description="rendering towns", transient=True):
+        world = build_world(seed, camera.camera(), camera.camera_height)
+        drive = plan_drive(seed, world.plan, camera)
+        for index in np.linspace(0, len(drive.stamps_ns) - 1, config.views_per_town).astype(int):
+            shot = take_shot(world, drive, int(index), camera)
+            yield shot.image, shot.depth
+
+
+def _square(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    return np.asarray(cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA), np.uint8)

@@ -1,0 +1,173 @@
+"""Fitting P(same place) to distances, measuring how well it is calibrated, choosing a threshold.
+
+Everything here is fitted on drives that the descriptor was not trained on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
+from scipy.stats import beta
+
+from vpr.learning.errors import TrainingError
+from vpr.learning.retrieval import Matches
+from vpr.models.calibration import FallingMap, PrecisionThreshold
+
+BIN_MATCHES = 25  # matches whose share of right ones is one point of the fit
+MIN_MATCHES = 100
+MIN_OF_EACH = 10  # right ones, and wrong ones
+RELIABILITY_BINS = 15
+
+
+@dataclass(frozen=True)
+class JudgedMatches:
+    """M matches with their verdict by GPS and the drive of their query."""
+
+    distances: NDArray[np.float64]
+    correct: NDArray[np.bool_]
+    drive: NDArray[np.int64]
+
+    @classmethod
+    def best(cls, matches: Matches, drive: NDArray[np.int64]) -> JudgedMatches:
+        """The nearest match of each query."""
+        return cls._of(matches, drive, slice(0, 1))
+
+    @classmethod
+    def further(cls, matches: Matches, drive: NDArray[np.int64]) -> JudgedMatches:
+        """All but the nearest one."""
+        return cls._of(matches, drive, slice(1, None))
+
+    @classmethod
+    def _of(cls, matches: Matches, drive: NDArray[np.int64], ranks: slice) -> JudgedMatches:
+        distances = matches.distances[:, ranks]
+        found = np.isfinite(distances)
+        drives = np.broadcast_to(drive[matches.queries][:, None], distances.shape)
+        return cls(distances[found], matches.correct[:, ranks][found], drives[found])
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """A reliability diagram: bins of predicted probability, those without a match left out."""
+
+    predicted: NDArray[np.float64]  # mean of each bin
+    observed: NDArray[np.float64]  # share of right matches
+    counts: NDArray[np.int64]
+
+    @property
+    def expected_error(self) -> float:
+        """Expected calibration error: mean of |observed - predicted| over all matches."""
+        gaps = np.abs(self.observed - self.predicted)
+        return float((gaps * self.counts).sum() / max(self.counts.sum(), 1))
+
+
+def fit_falling_map(matches: JudgedMatches) -> FallingMap:
+    """Isotonic regression of the verdicts on the distances, by bins of equal count.
+
+    Level between the ends of a stretch, linear from one to the next. The share of a stretch counts
+    half a match more of each kind (Jeffreys), so that no match is said to be certain.
+
+    Raises:
+        TrainingError: too few matches, or too few of one kind; says how many are needed.
+    """
+    right = int(matches.correct.sum())
+    wrong = len(matches.correct) - right
+    if len(matches.correct) < MIN_MATCHES or min(right, wrong) < MIN_OF_EACH:
+        raise TrainingError(
+            f"{right} right and {wrong} wrong matches to calibrate on; {MIN_MATCHES} are needed, "
+            f"{MIN_OF_EACH} of each kind: hold out more or longer drives"
+        )
+    order = np.argsort(matches.distances, kind="stable")
+    parts = np.array_split(order, max(2, len(order) // BIN_MATCHES))
+    counts = np.array([len(part) for part in parts], float)
+    rights = np.array([matches.correct[part].sum() for part in parts], float)
+    centres = np.array([matches.distances[part].mean() for part in parts])
+    fitted = isotonic_regression(rights / counts, weights=counts, increasing=False).x
+    first = np.flatnonzero(np.diff(fitted, prepend=np.inf))  # of each level stretch
+    last = np.append(first[1:], len(fitted)) - 1
+    shares = np.add.reduceat(rights, first) + 0.5
+    shares = np.minimum.accumulate(shares / (np.add.reduceat(counts, first) + 1.0))
+    knots = np.stack([centres[first], centres[last]], axis=1).ravel()
+    distinct = np.append(True, np.diff(knots) > 1e-9)
+    return FallingMap(
+        distances=tuple(knots[distinct].tolist()),
+        probabilities=tuple(np.repeat(shares, 2)[distinct].tolist()),
+    )
+
+
+def reliability(
+    probabilities: NDArray[np.float64], correct: NDArray[np.bool_], bins: int = RELIABILITY_BINS
+) -> Reliability:
+    """Predicted against observed, in bins of equal width over 0 .. 1."""
+    index = np.clip((probabilities * bins).astype(np.int64), 0, bins - 1)
+    counts = np.bincount(index, minlength=bins)
+    used = counts > 0
+    predicted = np.bincount(index, probabilities, bins)[used] / counts[used]
+    observed = np.bincount(index, correct, bins)[used] / counts[used]
+    return Reliability(predicted, observed, counts[used].astype(np.int64))
+
+
+def choose_threshold(
+    matches: JudgedMatches, wanted_precision: float, confidence: float
+) -> PrecisionThreshold:
+    """A distance below which matches are right with the wanted precision, on a drive not seen.
+
+    Drives differ, so the drive is the unit. Each calibration drive has a largest distance up to
+    which its own precision holds. If drives are exchangeable, the k-th smallest of n such limits
+    is kept by a new drive with probability at least 1 - k/(n+1) (split conformal prediction,
+    Vovk et al. 2005). Below it, the distance is lowered further until the Clopper-Pearson bound
+    over all accepted matches reaches the wanted precision, where enough matches allow that.
+    """
+    limits = np.array(
+        [_limit(matches, drive, wanted_precision) for drive in np.unique(matches.drive)]
+    )
+    count = len(limits)
+    rank = max(1, int(np.floor((count + 1) * (1.0 - confidence) + 1e-9)))
+    limit = float(np.sort(limits)[rank - 1])
+    order = np.argsort(matches.distances, kind="stable")
+    distances, right = matches.distances[order], np.cumsum(matches.correct[order])
+    accepted = np.arange(1, len(distances) + 1)
+    bounds = lower_bound(right, accepted, confidence)
+    within = distances <= limit
+    proven = np.flatnonzero(within & (bounds >= wanted_precision))
+    last = int(proven[-1]) if len(proven) else int(within.sum()) - 1
+    return PrecisionThreshold(
+        distance=float(distances[last]) if last >= 0 else 0.0,
+        wanted_precision=wanted_precision,
+        confidence=confidence,
+        drive_confidence=1.0 - rank / (count + 1.0),
+        lower_bound=float(bounds[last]) if last >= 0 else 0.0,
+        accepted=last + 1,
+        drives=count,
+    )
+
+
+def lower_bound(
+    right: NDArray[np.int64], accepted: NDArray[np.int64], confidence: float
+) -> NDArray[np.float64]:
+    """One-sided Clopper-Pearson bound of a share, ``right`` of ``accepted``."""
+    bound = beta.ppf(1.0 - confidence, right, accepted - right + 1)
+    return np.asarray(np.where(right > 0, bound, 0.0))
+
+
+def precision_held(matches: JudgedMatches, distance: float, wanted: float) -> NDArray[np.bool_]:
+    """For each drive, whether its matches up to a distance are right often enough."""
+    held = []
+    for drive in np.unique(matches.drive):
+        accepted = (matches.drive == drive) & (matches.distances <= distance)
+        held.append(not accepted.any() or matches.correct[accepted].mean() >= wanted)
+    return np.array(held)
+
+
+def _limit(matches: JudgedMatches, drive: int, wanted: float) -> float:
+    """The largest distance such that the drive's precision holds there and everywhere below."""
+    own = matches.drive == drive
+    order = np.argsort(matches.distances[own], kind="stable")
+    distances, correct = matches.distances[own][order], matches.correct[own][order]
+    precision = np.cumsum(correct) / np.arange(1, len(correct) + 1)
+    failing = np.flatnonzero(precision < wanted)
+    if len(failing) == 0:
+        return float(distances[-1])
+    return float(np.nextafter(distances[failing[0]], 0.0))

@@ -1,0 +1,1 @@
+"""Semantic classes, segmenters behind one interface, and what is made of their activations."""

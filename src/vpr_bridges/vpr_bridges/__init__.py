@@ -1,0 +1,1 @@
+"""Bridges from vpr to other SLAM systems, one host a file."""
