@@ -1,0 +1,127 @@
+"""The largest set of closures that agree two by two (Mangelsdorf et al., ICRA 2018).
+
+Two closures and the two stretches of odometry between their ends make a loop, which has to come
+back to its beginning within its uncertainty. Let X be poses by odometry alone and z a closure from
+a to b. Then C = X_a z X_b^-1 is the correction of the world that the closure asks for, and the
+loop of closures i and j comes back when C_i C_j^-1 is the identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from vpr.graph.g2o import G2oGraph, Matrix, continued
+
+SEEDS = 20  # the greedy search for a clique begins at this many of the best-connected closures
+
+
+@dataclass(frozen=True)
+class _Corrections:
+    """N closures as corrections of the world, with what is uncertain about each."""
+
+    matrices: Matrix  # (N, k, k) C of each closure, homogeneous
+    adjoints: Matrix  # (N, d, d) of C
+    own: Matrix  # (N, d, d) covariance of the closure itself, in the world
+    from_drift: Matrix  # (N, d, d) covariance of odometry from the first vertex, in the world
+    to_drift: Matrix
+
+
+def consistent_closures(graph: G2oGraph, closures: Sequence[int], gate: float) -> frozenset[int]:
+    """Numbers of the closures in the largest agreeing set that a greedy search finds.
+
+    Args:
+        gate: squared Mahalanobis distance within which a loop comes back.
+    """
+    if not closures:
+        return frozenset()
+    corrections = _corrections(graph, closures)
+    agreeing = np.zeros((len(closures), len(closures)), bool)
+    for i in range(len(closures) - 1):
+        agreeing[i, i + 1 :] = _loop_chi2(corrections, i, graph.dimension) <= gate
+    agreeing |= agreeing.T
+    return frozenset(closures[i] for i in _clique(agreeing))
+
+
+def _odometry(graph: G2oGraph) -> tuple[dict[int, Any], dict[int, Matrix]]:
+    """Poses along the tree, and the covariance gathered on the way in the world's tangent space."""
+    first = graph.order[0]
+    poses = {first: graph.initial[first]}
+    drift: dict[int, Matrix] = {first: np.zeros((graph.dimension, graph.dimension))}
+    for vertex, number in zip(graph.order[1:], graph.tree, strict=True):
+        m = graph.measurements[number]
+        known = m.from_id if vertex == m.to_id else m.to_id
+        poses[vertex] = continued(m, vertex, poses[known])
+        change = poses[m.to_id].AdjointMap()
+        drift[vertex] = drift[known] + change @ np.linalg.inv(m.information) @ change.T
+    return poses, drift
+
+
+def _corrections(graph: G2oGraph, closures: Sequence[int]) -> _Corrections:
+    poses, drift = _odometry(graph)
+    elements, own, from_drift, to_drift = [], [], [], []
+    for number in closures:
+        m = graph.measurements[number]
+        reached = poses[m.from_id].compose(m.measured)
+        elements.append(reached.compose(poses[m.to_id].inverse()))
+        change = reached.AdjointMap()
+        own.append(change @ np.linalg.inv(m.information) @ change.T)
+        from_drift.append(drift[m.from_id])
+        to_drift.append(drift[m.to_id])
+    return _Corrections(
+        np.array([element.matrix() for element in elements]),
+        np.array([element.AdjointMap() for element in elements]),
+        np.array(own),
+        np.array(from_drift),
+        np.array(to_drift),
+    )
+
+
+def _loop_chi2(c: _Corrections, i: int, dimension: int) -> NDArray[np.float64]:
+    """Squared Mahalanobis distances of the loops of closure i with all later ones."""
+    errors = _tangent(c.matrices[i] @ np.linalg.inv(c.matrices[i + 1 :]), dimension)
+    later = slice(i + 1, None)
+    change = c.adjoints[i]
+    covariance = c.own[i] + c.own[later] + _between(c.from_drift[i], c.from_drift[later])
+    covariance = covariance + change @ _between(c.to_drift[i], c.to_drift[later]) @ change.T
+    solved = np.linalg.solve(covariance, errors[:, :, None])[:, :, 0]
+    return np.asarray(np.einsum("nd,nd->n", errors, solved))
+
+
+def _tangent(transforms: Matrix, dimension: int) -> Matrix:
+    """(N, d) first-order tangent vectors at the identity, in GTSAM's order."""
+    shifts = transforms[:, :-1, -1]
+    if dimension == 3:
+        turns = np.arctan2(transforms[:, 1, 0], transforms[:, 0, 0])[:, None]
+        return np.hstack([shifts, turns])
+    return np.hstack([Rotation.from_matrix(transforms[:, :3, :3]).as_rotvec(), shifts])
+
+
+def _between(one: Matrix, others: Matrix) -> Matrix:
+    """Covariance gathered between two vertices: the later one's less the earlier one's."""
+    difference = others - one
+    sign = np.sign(np.trace(difference, axis1=-2, axis2=-1))
+    return np.asarray(difference * sign[:, None, None])
+
+
+def _clique(agreeing: NDArray[np.bool_]) -> list[int]:
+    degrees = agreeing.sum(axis=1)
+    cliques = [_grown(agreeing, int(seed)) for seed in np.argsort(-degrees, kind="stable")[:SEEDS]]
+    return max(cliques, key=len)
+
+
+def _grown(agreeing: NDArray[np.bool_], seed: int) -> list[int]:
+    """Add the candidate that leaves most others, until none is left."""
+    clique, candidates = [seed], np.flatnonzero(agreeing[seed])
+    inner = agreeing[np.ix_(candidates, candidates)]
+    while len(candidates):
+        best = int(np.argmax(inner.sum(axis=1)))
+        clique.append(int(candidates[best]))
+        stay = inner[best]
+        candidates, inner = candidates[stay], inner[np.ix_(stay, stay)]
+    return clique
