@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from vpr.config import SequenceMatchingConfig
 from vpr.geometry import pose_from_xy_yaw
-from vpr.places.alignment import Odometer, PlaceGrid
+from vpr.places.alignment import DistanceGrid, Odometer
+from vpr.places.memory import PlaceMemory
 from vpr.places.recognizer import PlaceRecognizer
 
 SECOND = 1_000_000_000
@@ -24,21 +25,34 @@ def test_cells_passed_add_up_to_the_distance(steps, cell):
     assert abs(sum(passed[1:]) - driven[-1] / cell) <= 1.0
 
 
-def test_without_odometry_or_step_every_frame_is_a_cell():
-    assert [Odometer(1.0).advance(None) for _ in range(3)] == [1, 1, 1]
-    assert [Odometer(0.0).advance(pose_at(metres)) for metres in (0, 0, 9)] == [1, 1, 1]
+def test_without_odometry_every_frame_is_a_cell():
+    odometer = Odometer(1.0)
+    assert [odometer.advance(None) for _ in range(3)] == [1, 1, 1]
+    assert [odometer.advance(pose) for pose in (pose_at(0), None, pose_at(9))] == [1, 1, 1]
+
+
+@settings(deadline=None)
+@given(st.lists(st.none() | st.floats(-9.0, 9.0), min_size=1, max_size=30), st.integers(1, 29))
+def test_many_frames_advance_as_one_after_the_other(metres, cut):
+    poses = np.stack([np.full((4, 4), np.nan) if m is None else pose_at(m) for m in metres])
+    single, many = Odometer(0.7), Odometer(0.7)
+    expected = [single.advance(None if m is None else pose_at(m)) for m in metres]
+    parts = [many.advances(part) for part in (poses[:cut], poses[cut:]) if len(part)]
+    assert np.concatenate(parts).tolist() == expected
 
 
 def test_a_cell_holds_its_most_similar_place_and_gaps_the_nearest():
-    grid = PlaceGrid()
+    grid = DistanceGrid(PlaceMemory("net@1", 2), 1.0)
     for advance, new_session in ((1, True), (0, False), (3, False), (1, False), (7, True)):
         grid.append(advance, new_session)
     assert len(grid) == 6
-    assert not grid.one_to_one
     np.testing.assert_array_equal(grid.session_starts, [0, 5])
-    np.testing.assert_array_equal(grid.cell_of_place, [0, 0, 3, 4, 5])
-    row = grid.row(np.array([0.1, 0.9, 0.4, 0.3, 0.2], np.float32))
+    np.testing.assert_array_equal(grid.cells_of(np.arange(5)), [0, 0, 3, 4, 5])
+    similarities = np.array([0.1, 0.9, 0.4, 0.3, 0.2], np.float32)
+    row = grid.row(similarities)
     np.testing.assert_array_equal(row, np.array([0.9, 0.9, 0.4, 0.4, 0.3, 0.2], np.float32))
+    scores = grid.of_places(row, row, similarities)
+    np.testing.assert_array_equal(scores, np.array([-np.inf, 0.9, 0.4, 0.3, 0.2], np.float32))
     assert [grid.cells_before(place) for place in (0, 2, 4, 5)] == [0, 3, 5, 6]
 
 

@@ -185,6 +185,7 @@ def match_descriptors(
     for _ in _observed(recognizer, references, model):
         pass
     recognizer.begin_session()
+    recognizer.settle()
     return list(_observed(recognizer, queries, model))
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 RESOLUTION = 2.0**-10  # of a row's values; int16 holds -32 .. 32, beyond which they saturate
 LARGEST = np.iinfo(np.int16).max
 SMALLEST_RING = 256  # slots
+ROOM_SHARE = 8  # one slot more for so many, for places to come
 PHASES = 10  # kept for each slope that is not whole
 
 Positions = NDArray[np.int64]
@@ -143,9 +144,11 @@ class LineMatcher:
             extent: one more than the largest position there is; taken from a dense row.
         """
         extent = max(extent, len(values) if positions is None else 0)
-        if extent + self._span > self._sums[0].slots:
+        needed = extent + self._span
+        if needed > self._sums[0].slots:
+            slots = needed + max(SMALLEST_RING, needed // ROOM_SHARE)
             for sums in self._sums:
-                sums.resize(2 * (extent + self._span), self._rows)
+                sums.resize(slots, self._rows)
         self._frame += 1
         row = LineRow(self._frame, values, positions)
         self._rows.append(row)

@@ -168,6 +168,17 @@ class PlaceRecognizer:
         self.session_reason = reason
         return self._session
 
+    def settle(self) -> None:
+        """Wait for what is prepared in the background, so that the same drive gives the same.
+
+        Without it the first frames in a large map may be compared with every place, later ones not.
+
+        Raises:
+            MapError: the map that the places are read from is damaged.
+        """
+        if self._search is not None:
+            self._search.settle(self.places)
+
     def forget_session(self, session: int) -> None:
         """Match nothing with an earlier session any more.
 
@@ -369,7 +380,7 @@ def distinct_maxima(
     """
     remaining = scores.copy()
     found: list[int] = []
-    while len(found) < count:
+    while len(found) < min(count, len(scores)):
         best = int(remaining.argmax())
         if remaining[best] == -np.inf:
             break

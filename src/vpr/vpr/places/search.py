@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vpr.config import SequenceMatchingConfig
-from vpr.places.alignment import Odometer, PlaceGrid
+from vpr.places.alignment import DistanceGrid, FrameGrid, PlaceGrid
 from vpr.places.encoded import EncodedPlaces, Places
 from vpr.places.methods import SequenceMethod
 from vpr.places.sequence import Row, SequenceMatcher, contrast_enhanced, normalised_row
-from vpr.places.shortlist import Shortlist
+from vpr.places.shortlist import GrowingShortlist, Shortlist
 from vpr.records import Pose
 
 CARRIED_STEPS = (0, 1, 2)  # cells by which the last frame's best places may have moved on
+CARRIED_PER_CANDIDATE = 4  # places carried on for each match handed on
 Indices = NDArray[np.int64]
 
 
@@ -55,27 +55,28 @@ class PlaceSearch:
         self._shortlisting: EncodedPlaces | None = None
         if method.shortlister is not None:
             self._shortlisting = EncodedPlaces(method.shortlister, places)
-        self._odometer = Odometer(config.alignment_step if self._window > 1 else 0.0)
-        self._grid = PlaceGrid()
-        for first, last in pairwise([*places.session_starts.tolist(), len(places)]):
-            self._odometer.forget()
-            advances = self._odometer.advances(places.odometry(first, last))
-            self._grid.extend(advances, new_session=True)
-        self._shortlist: Shortlist | None = None
+        aligned = config.alignment_step > 0.0 and self._window > 1
+        self._grid: PlaceGrid = (
+            DistanceGrid(places, config.alignment_step) if aligned else FrameGrid(places)
+        )
+        self._shortlist: GrowingShortlist | None = None
+        if self._shortlisting is None and not config.contrast_window:
+            self._shortlist = GrowingShortlist(self._encoded_places, config)
         self.begin_session()
 
     def begin_session(self) -> None:
-        """The views to come are of a new path; many places are indexed for approximate search."""
+        """The views to come are of a new path."""
         self._matcher.clear()
-        self._odometer.forget()
+        self._grid.begin_session()
         self._carried: Indices = np.empty(0, np.int64)
         for encoded in (self._encoded_places, self._shortlisting):
             if encoded is not None:
                 encoded.live.forget()
-        known = len(self.places)
-        large = 0 < self._config.shortlist_above <= known
-        if large and self._shortlisting is None and not self._config.contrast_window:
-            self._shortlist = Shortlist(self._encoded_places, known, self._config)
+
+    def settle(self, searched: int) -> None:
+        """Wait for all that is prepared in the background, for results that repeat."""
+        if self._shortlist is not None:
+            self._shortlist.settle(searched)
 
     def match(
         self, descriptor: NDArray[np.float32], odometry: Pose | None, searched: int
@@ -84,11 +85,20 @@ class PlaceSearch:
 
         Call ``append`` next, after the memory's.
         """
-        self._advance = self._odometer.advance(odometry)
+        self._advance = self._grid.advance(odometry)
         self._encoded = self._encoded_places.live(descriptor)
-        if self._shortlist is not None and len(self._shortlist) <= searched:
-            return self._match_shortlisted(self._shortlist, searched)
-        return self._match_all(descriptor, searched)
+        forgotten = self.places.forgotten
+        shortlist = None
+        if self._shortlist is not None:
+            shortlist = self._shortlist.of_first(searched, forgotten)
+        if shortlist is None:
+            found = self._match_all(descriptor, searched)
+        else:
+            found = self._match_shortlisted(shortlist, searched)
+        for gone in forgotten:
+            first, last = np.searchsorted(found.places, (gone.start, gone.stop))
+            found.scores[first:last] = -np.inf
+        return found
 
     def append(self) -> None:
         """The newest view has become one of the places."""
@@ -113,19 +123,9 @@ class PlaceSearch:
         starts = self._grid.session_starts
         self._matcher.push(row, starts, min(self._advance, self._window))
         scores = self._matcher.scores(starts, len(row))
-        scores = self._of_places(scores, cells, similarities)[:searched]
-        for rows in self.places.forgotten:
-            scores[rows] = -np.inf
+        scores = self._grid.of_places(scores, cells, similarities)[:searched]
         kept = self._kept_by_hierarchy(scores)
         return ScoredPlaces(np.arange(searched), kept, similarities[:searched], len(self._matcher))
-
-    def _of_places(self, scores: Row, cells: Row, similarities: Row) -> Row:
-        """Scores of cells to those of places: the place of a cell that looks most alike has it."""
-        if self._grid.one_to_one:
-            return scores
-        cell = self._grid.cell_of_place
-        best = similarities >= cells[cell]
-        return np.where(best, scores[cell], -np.inf).astype(np.float32)
 
     def _kept_by_hierarchy(self, scores: Row) -> Row:
         """HVPR: only the places that the sequence descriptor shortlists can be the answer."""
@@ -139,39 +139,41 @@ class PlaceSearch:
         return result
 
     def _match_shortlisted(self, shortlist: Shortlist, searched: int) -> ScoredPlaces:
-        """As ``_match_all``, where all but the most similar places have the average similarity."""
+        """As ``_match_all``, where places far from the view have the average similarity.
+
+        Compared are the most similar places, those that the last frame's best ones lead to, and
+        those that the shortlist has not got yet.
+        """
         near, near_similarities = shortlist.nearest(self._encoded)
         own = np.arange(len(shortlist), searched)
-        places = np.concatenate([near, own])
-        own_similarities = self._encoded_places.descriptors(own) @ self._encoded
-        similarities = np.concatenate([near_similarities, own_similarities]).astype(np.float32)
+        others = np.setdiff1d(np.concatenate([self._carried_on(searched), own]), near)
+        places = np.concatenate([near, others])
+        other_similarities = self._encoded_places.descriptors(others) @ self._encoded
+        similarities = np.concatenate([near_similarities, other_similarities])
+        order = np.argsort(places)
+        places, similarities = places[order], similarities[order]
         sample = shortlist.sampled(self._encoded)
         values = (similarities - sample.mean()) / max(float(sample.std()), 1e-6)
-        cells = self._grid.cell_of_place[places]
-        order = np.lexsort((-values, cells))
-        cells, first = np.unique(cells[order], return_index=True)
-        values, places, similarities = (x[order][first] for x in (values, places, similarities))
+        scores = self._scores_of(places, values)
+        best = np.argsort(-scores)[: self._config.top_k * CARRIED_PER_CANDIDATE]
+        self._carried = places[best]
+        return ScoredPlaces(places, scores, similarities, len(self._matcher))
+
+    def _scores_of(self, places: Indices, values: Row) -> Row:
+        """Push the values of ascending places, zero for all others, and score those places."""
+        cells = self._grid.cells_of(places)
+        cell, first, of_cell = np.unique(cells, return_index=True, return_inverse=True)
+        highest = np.maximum.reduceat(values, first) if len(values) else values
         starts = self._grid.session_starts
         advance = min(self._advance, self._window)
-        self._matcher.push_sparse(cells, values, starts, len(self._grid), advance)
-        scores = self._matcher.scores_at(cells, starts)
-        return self._with_carried(ScoredPlaces(places, scores, similarities, 0), searched)
+        self._matcher.push_sparse(cell, highest, starts, len(self._grid), advance)
+        scores = self._matcher.scores_at(cell, starts)[of_cell]
+        return np.where(values >= highest[of_cell], scores, np.float32(-np.inf))
 
-    def _with_carried(self, found: ScoredPlaces, searched: int) -> ScoredPlaces:
-        """Also score the places next to the last frame's best, which this frame may have missed."""
+    def _carried_on(self, searched: int) -> Indices:
+        """Places next to the last frame's best ones, on from them."""
         steps = np.array(CARRIED_STEPS) * max(1, self._advance)
         if self._config.search_reverse:
             steps = np.union1d(steps, -steps)
         moved = np.unique(self._carried[:, None] + steps[None])
-        moved = np.setdiff1d(moved[(moved >= 0) & (moved < searched)], found.places)
-        starts = self._grid.session_starts
-        scores = self._matcher.scores_at(self._grid.cell_of_place[moved], starts)
-        similarities = self._encoded_places.descriptors(moved) @ self._encoded
-        places = np.concatenate([found.places, moved])
-        order = np.argsort(places)
-        all_scores = np.concatenate([found.scores, scores])[order].astype(np.float32)
-        all_similarities = np.concatenate([found.similarities, similarities])[order]
-        places = places[order]
-        best = np.argsort(-all_scores)[: self._config.top_k * 4]
-        self._carried = places[best]
-        return ScoredPlaces(places, all_scores, all_similarities, len(self._matcher))
+        return moved[(moved >= 0) & (moved < searched)]
