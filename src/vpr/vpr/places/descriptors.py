@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vpr.maps.table import Column
 from vpr.places.growable import GrowableArray
 
-SEARCH_ROWS = 1024  # descriptors converted at a time; 1 MiB of 256 values
+SEARCH_ROWS = 4096  # descriptors converted at a time; 4 MiB of 256 values
 
 
 class DescriptorRows:
@@ -49,11 +49,10 @@ class DescriptorRows:
             MapError: the map is damaged.
         """
         first = 0
-        for source in (self.stored, self._new.rows):
-            for start in range(0, 0 if source is None else len(source), SEARCH_ROWS):
-                assert source is not None
+        for source in (self._new.rows[:0] if self.stored is None else self.stored[:], self.new):
+            for start in range(0, len(source), SEARCH_ROWS):
                 yield first + start, source[start : start + SEARCH_ROWS]
-            first += 0 if source is None else len(source)
+            first += len(source)
 
     def similarities(self, descriptor: NDArray[np.float32]) -> NDArray[np.float32]:
         """Cosine similarity (N,) of every row to a descriptor (D,).

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ RESOLUTION = 2.0**-10  # of a row's values; int16 holds -32 .. 32, beyond which 
 LARGEST = np.iinfo(np.int16).max
 SMALLEST_RING = 256  # slots
 ROOM_SHARE = 8  # one slot more for so many, for places to come
-PHASES = 10  # kept for each slope that is not whole
+PHASES = 10  # kept at most for each slope
 
 Positions = NDArray[np.int64]
 Values = NDArray[np.int16]
@@ -44,65 +45,60 @@ class LineRow:
 
 
 class LineSums:
-    """The sums of one slope and phase, one for each line that passes within the window."""
+    """The sums of some slopes and phases, one for each line that passes within the window."""
 
-    def __init__(self, slope: float, phase: float) -> None:
-        self._slope = slope
-        self._phase = phase
-        self._ring: NDArray[np.int32] = np.zeros(SMALLEST_RING, np.int32)
+    def __init__(self, slopes: NDArray[np.float64], phases: NDArray[np.float64]) -> None:
+        """Slopes and phases (S,), pair by pair."""
+        self._slopes, self._phases = slopes, phases
+        self.clear(SMALLEST_RING)
 
     @property
     def slots(self) -> int:
-        """How many lines there is room for."""
-        return len(self._ring)
+        """How many lines of a slope there is room for."""
+        return self._rings.shape[1]
 
-    def offset(self, frame: int) -> int:
-        """By how much the lines have moved at a frame."""
-        return int(np.floor(self._slope * frame + self._phase))
+    def clear(self, slots: int) -> None:
+        """Forget all sums and have room for so many lines of each slope."""
+        self._rings: NDArray[np.int32] = np.zeros((len(self._slopes), slots), np.int32)
 
-    def off_centre(self, frame: int) -> float:
-        """How far, 0 .. 0.5, lines at a frame are from the middle between two steps aside."""
-        return abs((self._slope * frame + self._phase) % 1.0 - 0.5)
-
-    def resize(self, slots: int, rows: deque[LineRow]) -> None:
-        """Make room for more lines and sum up the rows of the window anew."""
-        self._ring = np.zeros(slots, np.int32)
-        for row in rows:
-            self.add(row, 1)
-
-    def clear(self) -> None:
-        """Forget all sums."""
-        self._ring[:] = 0
+    def off_centre(self, frame: int) -> NDArray[np.float64]:
+        """(S,) how far, 0 .. 0.5, lines are at a frame from the middle between two steps aside."""
+        return np.asarray(np.abs((self._slopes * frame + self._phases) % 1.0 - 0.5))
 
     def add(self, row: LineRow, sign: int) -> None:
         """Add a row to the lines through its positions, or with sign -1 take it out."""
+        values = row.values.astype(np.int32)
         if row.positions is not None:
-            self._ring[self._slots_of(row.positions, row.frame)] += sign * row.values.astype(
-                np.int32
+            every = np.arange(len(self._slopes))
+            self._rings[every[:, None], self._slots_of(row.positions, row.frame, every)] += (
+                sign * values
             )
             return
         accumulate = np.add if sign > 0 else np.subtract
-        first, split = self._dense(row.frame, len(row.values))
-        whole = self._ring[first : first + split]
-        accumulate(whole, row.values[:split], out=whole)
-        wrapped = self._ring[: len(row.values) - split]
-        accumulate(wrapped, row.values[split:], out=wrapped)
+        for ring, first in zip(self._rings, self._first_slots(row.frame), strict=True):
+            split = self.slots - first
+            whole, wrapped = ring[first : first + len(values)], ring[: max(len(values) - split, 0)]
+            accumulate(whole, values[:split], out=whole)
+            accumulate(wrapped, values[split:], out=wrapped)
 
-    def dense(self, frame: int, count: int) -> NDArray[np.int32]:
-        """(count,) sums of the lines that pass the positions 0 .. count - 1 at a frame."""
-        first, split = self._dense(frame, count)
-        return np.concatenate([self._ring[first : first + split], self._ring[: count - split]])
+    def dense(self, which: int, frame: int, count: int) -> NDArray[np.int32]:
+        """(count,) sums of the lines of one slope through positions 0 .. count - 1 at a frame."""
+        ring, first = self._rings[which], self._first_slots(frame)[which]
+        split = self.slots - first
+        return np.concatenate([ring[first : first + count], ring[: max(count - split, 0)]])
 
-    def at(self, positions: Positions, frame: int) -> NDArray[np.int32]:
-        """Sums of the lines that pass ``positions`` at a frame."""
-        return self._ring[self._slots_of(positions, frame)]
+    def at(self, which: NDArray[np.int64], positions: Positions, frame: int) -> NDArray[np.int32]:
+        """(K, M) sums of the lines of some slopes that pass ``positions`` at a frame."""
+        return np.asarray(self._rings[which[:, None], self._slots_of(positions, frame, which)])
 
-    def _slots_of(self, positions: Positions, frame: int) -> Positions:
-        return (positions - self.offset(frame)) % len(self._ring)
+    def _slots_of(self, positions: Positions, frame: int, which: NDArray[np.int64]) -> Positions:
+        slots: Positions = (positions + self._first_slots(frame)[which, None]) % self.slots
+        return slots
 
-    def _dense(self, frame: int, count: int) -> tuple[int, int]:
-        first = -self.offset(frame) % len(self._ring)
-        return first, min(count, len(self._ring) - first)
+    def _first_slots(self, frame: int) -> NDArray[np.int64]:
+        """(S,) slots of the lines that pass position 0 at a frame."""
+        moved = np.floor(self._slopes * frame + self._phases).astype(np.int64)
+        return np.asarray(-moved % self.slots)
 
 
 class LineMatcher:
@@ -114,8 +110,10 @@ class LineMatcher:
 
     def __init__(self, length: int, slopes: NDArray[np.float64]) -> None:
         self._length = length
-        self._slopes = [_phases_of(float(slope)) for slope in slopes]
-        self._sums = [sums for phases in self._slopes for sums in phases]
+        phases = [_phases_of(float(slope), length) for slope in slopes]
+        counts = [len(values) for values in phases]
+        self._sums = LineSums(np.repeat(slopes, counts), np.concatenate(phases))
+        self._firsts = np.cumsum([0, *counts])  # of each slope, among the sums
         self._span = int(np.ceil(np.abs(slopes).max() * length)) + 2
         self._rows: deque[LineRow] = deque()
         self._frame = 0
@@ -132,8 +130,7 @@ class LineMatcher:
     def clear(self) -> None:
         """Begin a new window."""
         self._rows.clear()
-        for sums in self._sums:
-            sums.clear()
+        self._sums.clear(self._sums.slots)
 
     def push(self, values: Values, positions: Positions | None = None, extent: int = 0) -> None:
         """Add the newest frame's row.
@@ -143,54 +140,55 @@ class LineMatcher:
             positions: (N,) distinct, ascending or not; None for 0 .. N - 1.
             extent: one more than the largest position there is; taken from a dense row.
         """
-        extent = max(extent, len(values) if positions is None else 0)
-        needed = extent + self._span
-        if needed > self._sums[0].slots:
-            slots = needed + max(SMALLEST_RING, needed // ROOM_SHARE)
-            for sums in self._sums:
-                sums.resize(slots, self._rows)
+        self._make_room(max(extent, len(values) if positions is None else 0) + self._span)
         self._frame += 1
         row = LineRow(self._frame, values, positions)
         self._rows.append(row)
-        leaving = self._rows.popleft() if len(self._rows) > self._length else None
-        for sums in self._sums:
-            sums.add(row, 1)
-            if leaving is not None:
-                sums.add(leaving, -1)
+        self._sums.add(row, 1)
+        if len(self._rows) > self._length:
+            self._sums.add(self._rows.popleft(), -1)
 
     def amend(self, values: Values, positions: Positions | None = None, extent: int = 0) -> None:
-        """Put another row in the place of the newest, as when the camera has not moved on."""
-        newest = self._rows.pop()
-        for sums in self._sums:
-            sums.add(newest, -1)
+        """Put another row in place of the newest frame's; arguments as of ``push``."""
+        self._sums.add(self._rows.pop(), -1)
         self._frame -= 1
         self.push(values, positions, extent)
 
     def best(self, count: int) -> NDArray[np.float32]:
         """(count,) best mean over the slopes of the lines that end at each position."""
-        first, *others = self._centred()
-        total = first.dense(self._frame, count)
-        for sums in others:
-            np.maximum(total, sums.dense(self._frame, count), out=total)
+        first, *others = self._centred().tolist()
+        total = self._sums.dense(first, self._frame, count)
+        for which in others:
+            np.maximum(total, self._sums.dense(which, self._frame, count), out=total)
         return self._means(total)
 
     def best_at(self, positions: Positions) -> NDArray[np.float32]:
         """As ``best``, at the given positions alone."""
-        total = np.max([sums.at(positions, self._frame) for sums in self._centred()], axis=0)
-        return self._means(total)
+        return self._means(self._sums.at(self._centred(), positions, self._frame).max(axis=0))
 
-    def _centred(self) -> list[LineSums]:
+    def _make_room(self, slots: int) -> None:
+        if slots <= self._sums.slots:
+            return
+        self._sums.clear(slots + max(SMALLEST_RING, slots // ROOM_SHARE))
+        for row in self._rows:
+            self._sums.add(row, 1)
+
+    def _centred(self) -> NDArray[np.int64]:
         """Of each slope the sums whose phase is best now."""
-        return [
-            min(phases, key=lambda sums: sums.off_centre(self._frame)) for phases in self._slopes
-        ]
+        off = self._sums.off_centre(self._frame)
+        bounds = pairwise(self._firsts.tolist())
+        return np.array([first + off[first:last].argmin() for first, last in bounds])
 
     def _means(self, total: NDArray[np.int32]) -> NDArray[np.float32]:
         exact = total.astype(np.float32) * np.float32(RESOLUTION)
         return np.asarray(exact / np.float32(len(self._rows)))
 
 
-def _phases_of(slope: float) -> list[LineSums]:
+def _phases_of(slope: float, length: int) -> NDArray[np.float64]:
+    """As few as needed: lines that hardly slope need not step aside within the window at all."""
     if slope.is_integer():
-        return [LineSums(slope, 0.5)]
-    return [LineSums(slope, phase / PHASES) for phase in range(PHASES)]
+        return np.array([0.5])
+    drift = abs(slope - round(slope)) * (length - 1)
+    enough = int(1.0 / (1.0 - 2.0 * drift)) + 1 if drift < 0.5 else PHASES
+    count = min(enough, PHASES)
+    return np.arange(count) / count
