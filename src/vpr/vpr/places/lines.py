@@ -180,8 +180,10 @@ class LineMatcher:
         return np.array([first + off[first:last].argmin() for first, last in bounds])
 
     def _means(self, total: NDArray[np.int32]) -> NDArray[np.float32]:
-        exact = total.astype(np.float32) * np.float32(RESOLUTION)
-        return np.asarray(exact / np.float32(len(self._rows)))
+        means = total.astype(np.float32)
+        means *= np.float32(RESOLUTION)
+        means /= np.float32(len(self._rows))
+        return means
 
 
 def _phases_of(slope: float, length: int) -> NDArray[np.float64]:

@@ -37,13 +37,16 @@ def normalised_row(similarities: Row, searched: int, prior_places: float) -> Row
     """
     if searched == 0:
         return np.zeros_like(similarities)
-    candidates = similarities[:searched].astype(np.float64)
-    mean = candidates.mean()
-    spread = np.abs(candidates - mean).max()
-    variance = (searched * candidates.var() + prior_places * spread**2) / (searched + prior_places)
+    candidates = similarities[:searched]
+    mean = candidates.mean(dtype=np.float64)
+    spread = max(float(candidates.max() - mean), float(mean - candidates.min()))
+    row = similarities - np.float32(mean)
+    squares = float(np.dot(row[:searched], row[:searched]))
+    variance = (squares + prior_places * spread**2) / (searched + prior_places)
     if variance < 1e-12:
         return np.zeros_like(similarities)
-    return np.asarray((similarities - mean) / np.sqrt(variance), np.float32)
+    row *= np.float32(1.0 / np.sqrt(variance))
+    return np.asarray(row, np.float32)
 
 
 def contrast_enhanced(row: Row, window: int) -> Row:

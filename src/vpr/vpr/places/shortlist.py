@@ -50,6 +50,7 @@ class Shortlist:
         )
         self._index.cp.niter = 6
         self._index.cp.seed = SEED
+        self._index.cp.min_points_per_centroid = 1  # the smallest maps are no reason to warn
         rng = np.random.default_rng(SEED)
         chosen = rng.permutation(count)[: TRAINING_PER_CLUSTER * clusters]
         trained_on = places.descriptors(chosen)
@@ -121,21 +122,23 @@ class GrowingShortlist:
         return current
 
     def settle(self, count: int) -> None:
-        """Wait until what is clustered in the background is there.
+        """Have the first ``count`` places clustered now, if so many are to be.
 
         Raises:
             MapError: the map that the places are read from is damaged.
         """
-        self._prepare(count)
         if self._coming is not None:
             self._current, self._coming = self._coming.result(), None
+        if self._wanted(count) and (self._current is None or self._current.clustered != count):
+            self._current = Shortlist(self._places, count, self._config)
 
     def _prepare(self, count: int) -> None:
         clustered = 0 if self._current is None else self._current.clustered
-        if self._coming is not None or count < max(1, OUTGROWN * clustered):
-            return
-        if not 0 < self._config.shortlist_above <= count:
+        if self._coming is not None or not self._wanted(count) or count < OUTGROWN * clustered:
             return
         with ThreadPoolExecutor(1, "shortlist", lambda: faiss.omp_set_num_threads(1)) as thread:
             self._coming = thread.submit(Shortlist, self._places, count, self._config)
             thread.shutdown(wait=False)
+
+    def _wanted(self, count: int) -> bool:
+        return 0 < self._config.shortlist_above <= count
