@@ -202,6 +202,8 @@ class SequenceMatchingConfig(NodeConfig):
     prior_places: NonNegative
     probability_midpoint: float
     probability_width: Positive
+    further_midpoint: float
+    further_width: Positive
     candidate_separation: int = Field(ge=1)
     time_jump_tolerance: NonNegative
     exclude_recent_time: NonNegative

@@ -83,7 +83,7 @@ def matching_costs(
 
 
 def cost_rows(details: dict[str, Any]) -> list[dict[str, str]]:
-    """``what``, ``ours``, ``peer`` and ``wanted`` of every size; all figures go into ``details``."""
+    """``what``, ``ours``, ``peer`` and ``wanted`` of each size; figures go into ``details``."""
     costs = matching_costs()
     details["sequence_cost"] = [cost.to_json() for cost in costs]
     rows = []
@@ -105,7 +105,7 @@ def _exact_row(costs: list[MatchingCost]) -> dict[str, str]:
         "what": f"exact step, {_what(costs)}",
         "ours": f"{_joined([s.milliseconds for s in steps])} ms; {_bytes(steps)} bytes a place",
         "peer": "; ".join(peers),
-        "wanted": "≤ 1.1 × Flat, not growing with frames",
+        "wanted": "ratio ≤ 1.1, not growing with frames",
     }
 
 

@@ -320,7 +320,7 @@ class PlaceRecognizer:
         )
         if len(best) == 0:
             return (), "no loop: the sessions that could be searched are forgotten"
-        probabilities = self._probabilities(
+        probabilities, as_best = self._probabilities(
             found.scores[best], found.similarities[best], memory.model
         )
         threshold = self._config.min_probability
@@ -335,14 +335,15 @@ class PlaceRecognizer:
                 probability=float(probability),
                 source=source,
             )
-            for place, similarity, score, probability in zip(
+            for place, similarity, score, probability, would_be in zip(
                 found.places[best],
                 found.similarities[best],
                 found.scores[best],
                 probabilities,
+                as_best,
                 strict=True,
             )
-            if probability >= threshold
+            if would_be >= threshold
         )
         if candidates:
             return candidates, ""
@@ -351,14 +352,20 @@ class PlaceRecognizer:
             f"{searched} places searched"
         )
 
-    def _probabilities(self, scores: Row, similarities: Row, model: str) -> NDArray[np.float64]:
-        """P(same place): by the model's own calibration where single images are compared."""
+    def _probabilities(
+        self, scores: Row, similarities: Row, model: str
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """P(same place) of candidates, best first, and what it were of each as the best.
+
+        By the model's own calibration where single images are compared: a sequence says more than
+        its last image.
+        """
         trained = self._trained
-        if trained is None or trained.calibration is None or trained.name != model:
-            return self._probability(scores)
-        if self._config.sequence_length > 1:
-            return self._probability(scores)  # a sequence says more than its last image
-        return trained.calibration(np.sqrt(np.maximum(2.0 - 2.0 * similarities, 0.0)))
+        own = None if trained is None or trained.name != model else trained.calibration
+        if own is None or self._config.sequence_length > 1:
+            return self._probability(scores), self._probability.as_best(scores)
+        of_distances = own(np.sqrt(np.maximum(2.0 - 2.0 * similarities, 0.0)))
+        return of_distances, of_distances
 
 
 def _described_by(trained: DescriptorModel, memory: PlaceMemory) -> PlaceMemory:
