@@ -23,7 +23,7 @@ RESOLUTION = 2.0**-10  # of a row's values; int16 holds -32 .. 32, beyond which 
 LARGEST = np.iinfo(np.int16).max
 SMALLEST_RING = 256  # slots
 ROOM_SHARE = 8  # one slot more for so many, for places to come
-PHASES = 10  # kept at most for each slope
+PHASES = 4  # kept at most for each slope
 
 Positions = NDArray[np.int64]
 Values = NDArray[np.int16]

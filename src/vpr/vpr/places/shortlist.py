@@ -8,7 +8,8 @@ clusters nearest to a query are looked at.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from threading import Thread
 
 import faiss
 import numpy as np
@@ -136,9 +137,16 @@ class GrowingShortlist:
         clustered = 0 if self._current is None else self._current.clustered
         if self._coming is not None or not self._wanted(count) or count < OUTGROWN * clustered:
             return
-        with ThreadPoolExecutor(1, "shortlist", lambda: faiss.omp_set_num_threads(1)) as thread:
-            self._coming = thread.submit(Shortlist, self._places, count, self._config)
-            thread.shutdown(wait=False)
+        self._coming = Future()
+        # no pool: its threads are waited for when the process ends
+        Thread(target=self._cluster, args=(count, self._coming), daemon=True).start()
+
+    def _cluster(self, count: int, coming: Future[Shortlist]) -> None:
+        faiss.omp_set_num_threads(1)  # of this thread: one core stays for the frames
+        try:
+            coming.set_result(Shortlist(self._places, count, self._config))
+        except Exception as error:
+            coming.set_exception(error)
 
     def _wanted(self, count: int) -> bool:
         return 0 < self._config.shortlist_above <= count
