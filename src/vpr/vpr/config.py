@@ -177,13 +177,33 @@ class SequenceMatchingConfig(NodeConfig):
     odometry_max_gap: Positive
     odometry_max_speed: Positive
     fix_max_gap: Positive
+    method: Literal[
+        "single",
+        "smoothing",
+        "delta",
+        "sequence_matching",
+        "seqnet_single",
+        "seqmatchnet",
+        "hvpr",
+    ]
+    transform: str
+    shortlister: str
+    hierarchy_size: int = Field(ge=1, le=10_000)
     sequence_length: int = Field(ge=1, le=500)
     min_speed_ratio: Annotated[float, Field(gt=0.0, le=1.0)]
     max_speed_ratio: Annotated[float, Field(ge=1.0, le=10.0)]
     speed_steps: int = Field(ge=1, le=51)
+    search_reverse: bool
+    contrast_window: int = Field(ge=0, le=10_000)
+    alignment_step: NonNegative
+    shortlist_above: int = Field(ge=0)
+    shortlist_size: int = Field(ge=1, le=2048)
+    shortlist_clusters: int = Field(ge=1, le=4096)
     prior_places: NonNegative
     probability_midpoint: float
     probability_width: Positive
+    further_midpoint: float
+    further_width: Positive
     candidate_separation: int = Field(ge=1)
     time_jump_tolerance: NonNegative
     exclude_recent_time: NonNegative
@@ -198,6 +218,28 @@ class SequenceMatchingConfig(NodeConfig):
         if self.speed_steps == 1 and (self.min_speed_ratio, self.max_speed_ratio) != (1.0, 1.0):
             raise ValueError("speed_steps = 1 needs min_speed_ratio = max_speed_ratio = 1.0")
         return self
+
+
+class SequenceTrainingConfig(NodeConfig):
+    """vpr train sequence: a transform of frozen descriptors for sequence matching."""
+
+    node_name: ClassVar[str] = "sequence_training"
+    loss: Literal["single", "seqmatch"]
+    mining: Literal["single", "seqmatch"]
+    form: Literal["triplet", "contrastive"]
+    window: int = Field(ge=1, le=50)
+    outputs: int = Field(ge=8, le=8192)
+    sequence_length: int = Field(ge=1, le=500)
+    margin: Annotated[float, Field(gt=0.0, le=2.0)]
+    negatives: int = Field(ge=1, le=1000)
+    negative_distance: int = Field(ge=0, le=10_000)
+    stretch: int = Field(ge=2, le=20_000)
+    epochs: int = Field(ge=1, le=100_000)
+    learning_rate: Positive
+    weight_decay: NonNegative
+    whitening: Fraction
+    noise: Annotated[float, Field(ge=0.0, le=2.0)]
+    seed: int = Field(ge=0)
 
 
 class LoopClosureConfig(ImageInput):

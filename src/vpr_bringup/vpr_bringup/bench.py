@@ -33,6 +33,7 @@ from vpr.evaluation.places import (
     read_ground_truth,
 )
 from vpr.evaluation.recording import read_run, read_source
+from vpr.evaluation.sequence_cost import cost_rows
 from vpr.maps.folder import open_part
 from vpr.places.recognizer import PlaceRecognizer
 from vpr.records import ClosureState
@@ -74,6 +75,7 @@ def run_bench(out: Path, readme: Path | None) -> None:
         lambda: latency(out, details),
         lambda: search_cost(details),
         lambda: [Line(*row) for row in graph_lines(data, out / "graph")],
+        lambda: [Line(**row) for row in cost_rows(details)],
     ):
         lines += section()
         details["lines"] = [asdict(line) for line in lines]
@@ -353,6 +355,7 @@ def _step_times(places: np.ndarray, queries: np.ndarray) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as scratch:
         add_places(Path(scratch) / "map", places)
         recognizer.load(open_part(Path(scratch) / "map", "places"))
+        recognizer.settle()
         stamps = iter(range(1, len(queries) + 1))
 
         def step(query: np.ndarray) -> None:

@@ -115,6 +115,38 @@ def test_a_bag_that_loops_begins_a_new_session_and_loses_nothing(probe, nodes):
     assert (best.reference_id, best.reference_session) == (11, 0)
 
 
+@pytest.mark.parametrize("method", ["single", "delta", "sequence_matching"])
+def test_one_line_of_the_configuration_picks_the_method(probe, nodes, method):
+    nodes.start("sequence_matching", method=method)
+    matches = probe.hear(PlaceMatches, "matches")
+    seen = probe.publisher(Descriptor, "descriptor")
+    for _ in range(2):
+        for i in range(12):
+            seen.publish(descriptor(100 * SECOND + i * SECOND, i))
+    probe.until(lambda: len(matches) == 24)
+    best = matches[-1].candidates[0]
+    assert (best.reference_id, best.source == best.SINGLE) == (11, method != "sequence_matching")
+
+
+def test_a_method_that_is_not_there_or_lacks_its_file_is_refused_at_start(nodes):
+    for method, said in (("magic", "hvpr"), ("seqmatchnet", "vpr train sequence")):
+        child = nodes.start("sequence_matching", method=method)
+        output, _ = child.communicate(timeout=40)
+        assert child.returncode == 2
+        assert said in output
+
+
+def test_views_of_another_model_than_the_map_are_refused_with_both_names(probe, nodes):
+    nodes.start("sequence_matching")
+    keyframes = probe.hear(Keyframe, "keyframe")
+    seen = probe.publisher(Descriptor, "descriptor")
+    seen.publish(descriptor(SECOND, 0))
+    probe.until(lambda: len(keyframes) == 1)
+    seen.publish(descriptor(2 * SECOND, 1, model="other@2"))
+    both = "descriptor is of model other@2, the remembered places are of net@1"
+    probe.until(lambda: probe.status("sequence_matching").get("last_drop") == both)
+
+
 def test_bad_descriptors_and_odometry_are_counted_and_explained(probe, nodes):
     child = nodes.start("sequence_matching")
     keyframes = probe.hear(Keyframe, "keyframe")

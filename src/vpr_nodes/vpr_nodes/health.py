@@ -86,6 +86,8 @@ class Health:
         values += [KeyValue(key=f"dropped {k}", value=str(v)) for k, v in self.drops.items()]
         values += [KeyValue(key=k, value=str(v)) for k, v in self.notes.items()]
         values.append(KeyValue(key="last_reason", value=self.last_reason))
+        if self.last_drop:
+            values.append(KeyValue(key="last_drop", value=self.last_drop))
         if self._processing_ms:
             p50, p95 = np.percentile(list(self._processing_ms), [50, 95])
             values.append(KeyValue(key="processing_ms_p50", value=f"{p50:.3f}"))
