@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from conftest import image_msg, textured
 from sensor_msgs.msg import CompressedImage, Image
 from vpr_interfaces.msg import Descriptor
@@ -152,6 +153,7 @@ def test_every_source_of_attention_runs_in_the_node(probe, nodes, tmp_path, sour
     parameters = {"source": source}
     if source == "encoder_decoder":  # the one whose weights are not embedded
         weights = tmp_path / "network.safetensors"
+        torch.manual_seed(0)
         save_weights(AttentionEncoderDecoder(), weights)
         parameters["attention_weights"] = str(weights)
     nodes.start("segmentation", **parameters)
