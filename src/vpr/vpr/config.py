@@ -128,6 +128,7 @@ class SegmentationConfig(ImageInput):
     attention_weights: str
     overlay: bool
     device: Literal["auto", "cpu", "cuda"]
+    runtime: Literal["auto", "pytorch", "openvino"]
     mixed_precision: bool
     threads: int = Field(ge=0, le=256)
 
