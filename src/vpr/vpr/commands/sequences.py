@@ -225,14 +225,9 @@ def eval_day_night(
     shown.title = f"recall@1, mean over {len(rows[0].recalls)} unseen towns, tolerance {TOLERANCE}"
     for row in rows:
         gain, spread = row.gain_over(rows[0])
-        means = (sum(part) / len(part) for part in (row.single_recalls, row.recalls))
-        shown.add_row(
-            row.loss,
-            row.mining,
-            *(f"{mean:.3f}" for mean in means),
-            f"{gain:+.3f}",
-            f"{spread:.3f}",
-        )
+        figures = [sum(part) / len(part) for part in (row.single_recalls, row.recalls)]
+        cells = [f"{mean:.3f}" for mean in figures] + [f"{gain:+.3f}", f"{spread:.3f}"]
+        shown.add_row(row.loss, row.mining, *cells)
     console.print(shown)
 
 
