@@ -256,8 +256,9 @@ def test_a_pruned_drive_forgets_sessions_and_goes_on():
     matches = drive(places, views(range(20), 0.3))
     expected = range(2 * ROUTE + 4, 2 * ROUTE + 20)  # the last drive saw just the same
     assert best_ids(matches)[4:] == list(expected)
-    places.forget_session(1)
-    places.forget_session(2)
-    silent = drive(places, views([20], 0.3), 30)[0]
+    places.begin_session()
+    for session in (1, 2, 3):
+        places.forget_session(session)
+    silent = drive(places, views([20], 0.3))[0]
     assert not silent.candidates
     assert silent.explanation == "no loop: the sessions that could be searched are forgotten"

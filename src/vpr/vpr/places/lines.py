@@ -23,7 +23,7 @@ RESOLUTION = 2.0**-10  # of a row's values; int16 holds -32 .. 32, beyond which 
 LARGEST = np.iinfo(np.int16).max
 SMALLEST_RING = 256  # slots
 ROOM_SHARE = 8  # one slot more for so many, for places to come
-PHASES = 4  # kept at most for each slope
+PHASES = 10  # kept at most for each slope
 
 Positions = NDArray[np.int64]
 Values = NDArray[np.int16]
@@ -70,9 +70,7 @@ class LineSums:
         values = row.values.astype(np.int32)
         if row.positions is not None:
             every = np.arange(len(self._slopes))
-            self._rings[every[:, None], self._slots_of(row.positions, row.frame, every)] += (
-                sign * values
-            )
+            self._rings.reshape(-1)[self._flat(row.positions, row.frame, every)] += sign * values
             return
         accumulate = np.add if sign > 0 else np.subtract
         for ring, first in zip(self._rings, self._first_slots(row.frame), strict=True):
@@ -89,11 +87,12 @@ class LineSums:
 
     def at(self, which: NDArray[np.int64], positions: Positions, frame: int) -> NDArray[np.int32]:
         """(K, M) sums of the lines of some slopes that pass ``positions`` at a frame."""
-        return np.asarray(self._rings[which[:, None], self._slots_of(positions, frame, which)])
+        return self._rings.reshape(-1)[self._flat(positions, frame, which)]
 
-    def _slots_of(self, positions: Positions, frame: int, which: NDArray[np.int64]) -> Positions:
-        slots: Positions = (positions + self._first_slots(frame)[which, None]) % self.slots
-        return slots
+    def _flat(self, positions: Positions, frame: int, which: NDArray[np.int64]) -> Positions:
+        """(K, M) where lines of some slopes are in all rings one after the other."""
+        slots = (positions + self._first_slots(frame)[which, None]) % self.slots
+        return np.asarray(slots + which[:, None] * self.slots)
 
     def _first_slots(self, frame: int) -> NDArray[np.int64]:
         """(S,) slots of the lines that pass position 0 at a frame."""
