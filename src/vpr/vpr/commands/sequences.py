@@ -25,8 +25,11 @@ Kind = Annotated[
     Literal["nordland", "robotcar", "brisbane", "npy"], typer.Option("--format", help="Data set.")
 ]
 Model = Annotated[
-    Literal["network", "gradients"],
-    typer.Option(help="The embedding node's descriptor, or gradients for very small images."),
+    Literal["network", "gradients", "grid"],
+    typer.Option(
+        help="The embedding node's descriptor; for steady viewpoints early features on a grid, or "
+        "gradients for very small images."
+    ),
 ]
 Frames = Annotated[str, typer.Option(help="first:last of both traverses, as in Python.")]
 Within = Annotated[float, typer.Option("--tolerance", help="Frames, or metres with positions.")]
@@ -189,7 +192,48 @@ def train_sequence(
     )
 
 
+def eval_nordland(
+    data: Annotated[Path, typer.Argument(help="Folder with winter and summer.")],
+    out: Annotated[Path, typer.Option(help="Folder for transforms and picture.")],
+    epochs: Annotated[int | None, typer.Option(help="Of every training.")] = None,
+) -> None:
+    """Train on one stretch of Nordland, test on another: the four rows, the family, the curve."""
+    from vpr.evaluation.nordland import TESTED, TOLERANCE, TRAINED, nordland_table
+    from vpr.evaluation.sequences import RANKS
+
+    with _explained():
+        made = nordland_table(data, out, epochs=epochs)
+    shown = Table("method", "frames", *(f"recall@{k}" for k in RANKS), "queries")
+    shown.title = f"winter in summer, frames {TRAINED} -> {TESTED}, tolerance {TOLERANCE}"
+    for row in made.rows:
+        recalls = (f"{value:.3f}" for value in row.recalls)
+        shown.add_row(row.method, str(row.sequence_length), *recalls, str(row.queries))
+    console.print(shown)
+    console.print(f"{made.picture}", highlight=False)
+
+
+def eval_day_night(
+    out: Annotated[Path, typer.Option(help="Folder for transforms.")],
+    epochs: Annotated[int | None, typer.Option(help="Of every training.")] = None,
+) -> None:
+    """Simulated night found in day, in towns that were not trained on: the four rows."""
+    from vpr.evaluation.day_night import LENGTH, TOLERANCE, day_night_rows
+
+    with _explained():
+        rows = day_night_rows(out, epochs=epochs)
+    shown = Table("loss", "mining", "single image", f"{LENGTH} frames", "gain", "spread")
+    shown.title = f"recall@1, mean over {len(rows[0].recalls)} unseen towns, tolerance {TOLERANCE}"
+    for row in rows:
+        gain, spread = row.gain_over(rows[0])
+        figures = [sum(part) / len(part) for part in (row.single_recalls, row.recalls)]
+        cells = [f"{mean:.3f}" for mean in figures] + [f"{gain:+.3f}", f"{spread:.3f}"]
+        shown.add_row(row.loss, row.mining, *cells)
+    console.print(shown)
+
+
 def add_to(train_app: typer.Typer, eval_app: typer.Typer) -> None:
     """Put the commands of sequences beside the others."""
     train_app.command("sequence")(train_sequence)
     eval_app.command("sequence")(eval_sequence)
+    eval_app.command("nordland")(eval_nordland)
+    eval_app.command("day-night")(eval_day_night)

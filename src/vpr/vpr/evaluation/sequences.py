@@ -22,6 +22,7 @@ from vpr.evaluation.places import (
 )
 from vpr.evaluation.recall import recall_at
 from vpr.evaluation.traverses import Tolerance, Traverse
+from vpr.models import feature_grid
 from vpr.models.gradients import MODEL as GRADIENTS
 from vpr.models.gradients import gradient_descriptor
 from vpr.models.seqnet import read_seqnet
@@ -79,7 +80,7 @@ class Comparison:
 def describe(
     traverse: Traverse, model: str, params_file: Path | None = None
 ) -> NDArray[np.float32]:
-    """(N, D) descriptors: ready ones, ``gradients``, or the embedding node's (``network``).
+    """(N, D) descriptors: ready ones, ``gradients``, ``grid``, or the node's (``network``).
 
     Raises:
         EvaluationError: an image that cannot be decoded.
@@ -88,12 +89,16 @@ def describe(
         return traverse.descriptors
     if model == "network":
         return embed_files(list(traverse.files), params_file)
+    if model == "grid":
+        return feature_grid.grid_descriptors(map(read_image, traverse.files))
     return np.stack([gradient_descriptor(read_image(file)) for file in traverse.files])
 
 
 def model_name(traverse: Traverse, model: str) -> str:
     """What made the descriptors, if that can be told without loading it."""
-    return GRADIENTS if traverse.descriptors is None and model == "gradients" else ""
+    if traverse.descriptors is not None or model == "network":
+        return ""
+    return GRADIENTS if model == "gradients" else feature_grid.model_name()
 
 
 def without_dark(

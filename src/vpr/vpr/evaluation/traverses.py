@@ -31,8 +31,8 @@ NMEA_SENTENCES = ("GPGGA", "GNGGA")
 class Traverse:
     """One drive: images or ready descriptors, and what tells where each was taken.
 
-    ``names`` (N,) tells the place where ``positions`` is None; positions are (N, 2) metres, NaN
-    where unknown.
+    ``names`` (N,) tells the place where ``positions`` is None; positions are metres, NaN where
+    unknown: (N, 2) as the data set has them, or (N, 3) earth-centred from GPS.
     """
 
     names: tuple[str, ...]
@@ -265,10 +265,8 @@ def _degrees(text: str, negative: bool) -> float:
 
 
 def _metres(latitude: NDArray[np.float64], longitude: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N, 2) UTM-like metres that two drives share: east and north of the whole degree below."""
-    origin = (np.floor(latitude.max()), np.floor(longitude.max()), 0.0)
-    east, north, _ = pymap3d.geodetic2enu(latitude, longitude, 0.0, *origin)
-    return np.column_stack([east, north])
+    """(N, 3) earth-centred metres on the ellipsoid: one frame for drives wherever they begin."""
+    return np.column_stack(pymap3d.geodetic2ecef(latitude, longitude, np.zeros_like(latitude)))
 
 
 def _seconds_of_names(files: list[Path], unit: float) -> NDArray[np.float64]:

