@@ -127,7 +127,9 @@ def draw_graph_stages(file: Path, stages: Sequence[GraphStage]) -> Path:
             panel.plot(*stage.measured.T, color=BEFORE, linewidth=1.0, label="measured")
             panel.plot(*stage.optimised.T, color=AFTER, linewidth=1.3, label="optimised")
             closed = stage.optimised[stage.closures[:, 1]]
-            panel.scatter(*closed.T, color=VERIFIED, s=7, zorder=3, label="closed a loop")
+            panel.scatter(
+                closed[:, 0], closed[:, 1], color=VERIFIED, s=7, zorder=3, label="closed a loop"
+            )
             before, after = stage.errors
             title = f"{stage.share:.0%}: {before:.2f} → {after:.2f} m, {len(closed)} closures"
             panel.set_title(title, fontsize=9)
