@@ -155,9 +155,7 @@ def calibrate(
             drives, embeddings = embed_drives([*data.training, *data.validation], model, embedding)
         else:
             embeddings = model.forward_from(model.names[-2], features.values)
-    matches = look_up(
-        embeddings, drives.viewpoints, drives.drive, rows, config, config.candidates, newest=True
-    )
+    matches = look_up(embeddings, drives.viewpoints, drives.drive, rows, config, config.candidates)
     try:
         best = JudgedMatches.best(matches, drives.drive)
         calibration = Calibration(

@@ -69,7 +69,6 @@ def look_up(
     config: FineTuningConfig,
     k: int = 1,
     radius: float | None = None,
-    newest: bool = False,
 ) -> Matches:
     """Match rows against all earlier ones, but not against what their drive has just seen.
 
@@ -79,18 +78,11 @@ def look_up(
         queries: rows to look up; those with nothing to search are left out.
         radius: m; a match this near counts as right whichever way it looks, as in the paper's
             20 m and 30 m. None asks for ``same_place_distance`` and ``same_place_rotation``.
-        newest: search all other drives whatever their order, as if each query's drive had been
-            the last one. Drives then differ by chance alone, not by how much came before them.
     """
-    chunks = [queries[i : i + CHUNK] for i in range(0, len(queries), CHUNK)]
-    recent = config.exclude_recent_keyframes
     parts = [
-        _look_up_chunk(
-            embeddings, viewpoints, chunk, searchable(chunk, drive, recent, newest), config, k,
-            radius,
-        )
-        for chunk in chunks
-    ]  # fmt: skip
+        _look_up_chunk(embeddings, viewpoints, drive, queries[i : i + CHUNK], config, k, radius)
+        for i in range(0, len(queries), CHUNK)
+    ]
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     return Matches(*columns)
 
@@ -110,33 +102,26 @@ def figures_of(matches: Matches) -> RetrievalFigures:
 
 
 def searchable(
-    queries: NDArray[np.int64],
-    drive: NDArray[np.int64],
-    exclude_recent: int,
-    newest: bool = False,
+    queries: NDArray[np.int64], drive: NDArray[np.int64], exclude_recent: int
 ) -> NDArray[np.bool_]:
-    """(Q, N): earlier rows, without the ``exclude_recent`` last ones of the query's own drive.
-
-    With ``newest`` all rows of other drives are earlier.
-    """
+    """(Q, N): earlier rows, without the ``exclude_recent`` last ones of the query's own drive."""
     rows = np.arange(len(drive))
     earlier = rows[None] < queries[:, None]
     recent = rows[None] >= queries[:, None] - exclude_recent
     own = drive[None] == drive[queries][:, None]
-    if newest:
-        earlier = earlier | ~own
     return np.asarray(earlier & ~(recent & own))
 
 
 def _look_up_chunk(
     embeddings: NDArray[np.float32],
     viewpoints: Viewpoints,
+    drive: NDArray[np.int64],
     queries: NDArray[np.int64],
-    allowed: NDArray[np.bool_],
     config: FineTuningConfig,
     k: int,
     radius: float | None,
 ) -> tuple[NDArray[np.int64] | NDArray[np.float64] | NDArray[np.bool_], ...]:
+    allowed = searchable(queries, drive, config.exclude_recent_keyframes)
     queries, allowed = queries[allowed.any(axis=1)], allowed[allowed.any(axis=1)]
     distances = np.where(allowed, distance_matrix(embeddings[queries], embeddings), np.inf)
     views = viewpoints[queries]
