@@ -5,13 +5,9 @@ import pytest
 import torch
 
 from vpr.config import ConfigError, EmbeddingConfig
-from vpr.models.activations import (
-    LayerActivations,
-    RuntimeUnavailableError,
-    in_openvino,
-    in_pytorch,
-)
+from vpr.models.activations import LayerActivations, in_openvino, in_pytorch
 from vpr.models.backbone import make_backbone
+from vpr.models.compiled import RuntimeUnavailableError
 from vpr.models.embedder import Embedder
 
 HEIGHT, WIDTH = 64, 96

@@ -26,6 +26,17 @@ def test_both_file_types_give_the_same_weights(suffix, state, tmp_path):
     torch.testing.assert_close(loaded[0].weight, state["0.weight"])
 
 
+def test_a_folder_is_taken_for_the_one_weights_file_in_it(state, tmp_path):
+    with pytest.raises(WeightsError, match="must hold one weights file, it holds none"):
+        read_state_dict(tmp_path)
+    save_file(state, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text("{}")
+    assert set(read_state_dict(tmp_path)) == set(state)
+    torch.save(state, tmp_path / "older.pth")
+    with pytest.raises(WeightsError, match=r"it holds model\.safetensors, older\.pth"):
+        read_state_dict(tmp_path)
+
+
 def test_a_training_checkpoint_is_unwrapped(state, tmp_path):
     torch.save({"state_dict": state, "epoch": 3}, tmp_path / "checkpoint.pth")
     assert set(read_state_dict(tmp_path / "checkpoint.pth")) == set(state)

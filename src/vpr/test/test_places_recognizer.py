@@ -206,7 +206,7 @@ def test_a_refused_map_changes_nothing(tmp_path):
 )
 def test_candidates_are_the_best_places_that_are_apart(values, count, separation):
     scores = np.array(values, np.float32)
-    best = distinct_maxima(scores, count, separation)
+    best = distinct_maxima(scores, count, separation, np.arange(len(scores)))
     assert best[0] == scores.argmax()
     assert (np.diff(scores[best]) <= 0).all()
     gaps = np.abs(best[:, None] - best[None]) + separation * np.eye(len(best), dtype=int)

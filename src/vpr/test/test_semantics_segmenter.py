@@ -1,5 +1,6 @@
 """Segmenters behind one interface, and their bad input."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from vpr.config import ConfigError, SegmentationConfig
+from vpr.models.compiled import RuntimeUnavailableError
 from vpr.models.light_segmenter import LightSegmenter
 from vpr.models.weights import WeightsError
 from vpr.semantics.classes import CLASS_NAMES, UnknownClassError, class_indices
@@ -61,11 +63,37 @@ def test_what_is_not_an_image_is_refused(light: NetworkSegmenter, bad: np.ndarra
         light(bad)
 
 
+def test_both_runtimes_see_the_same_in_images_of_any_aspect(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    monkeypatch.setattr("vpr.semantics.segmenter.COMPILED_SHAPES", 2)
+    compiled = segmenter(runtime="openvino", network_width=64)
+    reference = segmenter(runtime="pytorch", network_width=64)
+    rng = np.random.default_rng(2)
+    for columns in (64, 128, 64):  # and the aspect compiled for at first: more than are kept
+        image = rng.integers(0, 255, (64, columns, 3), np.uint8)
+        np.testing.assert_allclose(
+            compiled(image).activations, reference(image).activations, atol=1e-4
+        )
+
+
+def test_without_openvino_pytorch_segments_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert segmenter(network_width=64)(np.zeros((48, 64, 3), np.uint8)).labels.size > 0
+    assert "openvino is not installed" in caplog.text
+    with pytest.raises(RuntimeUnavailableError, match="not installed"):
+        segmenter(network_width=64, runtime="openvino")
+
+
 def test_torchvisions_classes_are_mapped_to_ours() -> None:
     network = segmenter(
         segmenter="torchvision:lraspp_mobilenet_v3_large",
         segmenter_weights="none",
         network_width=64,
+        runtime="pytorch",
     )
     found = network(np.zeros((48, 64, 3), np.uint8))
     mapped = {Label.BUILDING, Label.PERSON, Label.CAR, Label.BUS, Label.BICYCLE, Label.TRAIN}
@@ -77,7 +105,10 @@ def test_torchvisions_classes_are_mapped_to_ours() -> None:
 
 def test_deeplabv3plus_is_had_by_name() -> None:
     network = segmenter(
-        segmenter="deeplabv3plus_resnet101", segmenter_weights="none", network_width=64
+        segmenter="deeplabv3plus_resnet101",
+        segmenter_weights="none",
+        network_width=64,
+        runtime="pytorch",
     )
     assert network(np.zeros((64, 64, 3), np.uint8)).activations.shape == (19, 64, 64)
 

@@ -128,6 +128,7 @@ class SegmentationConfig(ImageInput):
     attention_weights: str
     overlay: bool
     device: Literal["auto", "cpu", "cuda"]
+    runtime: Literal["auto", "pytorch", "openvino"]
     mixed_precision: bool
     threads: int = Field(ge=0, le=256)
 
@@ -177,13 +178,33 @@ class SequenceMatchingConfig(NodeConfig):
     odometry_max_gap: Positive
     odometry_max_speed: Positive
     fix_max_gap: Positive
+    method: Literal[
+        "single",
+        "smoothing",
+        "delta",
+        "sequence_matching",
+        "seqnet_single",
+        "seqmatchnet",
+        "hvpr",
+    ]
+    transform: str
+    shortlister: str
+    hierarchy_size: int = Field(ge=1, le=10_000)
     sequence_length: int = Field(ge=1, le=500)
     min_speed_ratio: Annotated[float, Field(gt=0.0, le=1.0)]
     max_speed_ratio: Annotated[float, Field(ge=1.0, le=10.0)]
     speed_steps: int = Field(ge=1, le=51)
+    search_reverse: bool
+    contrast_window: int = Field(ge=0, le=10_000)
+    alignment_step: NonNegative
+    shortlist_above: int = Field(ge=0)
+    shortlist_size: int = Field(ge=1, le=2048)
+    shortlist_clusters: int = Field(ge=1, le=4096)
     prior_places: NonNegative
     probability_midpoint: float
     probability_width: Positive
+    further_midpoint: float
+    further_width: Positive
     candidate_separation: int = Field(ge=1)
     time_jump_tolerance: NonNegative
     exclude_recent_time: NonNegative
@@ -198,6 +219,28 @@ class SequenceMatchingConfig(NodeConfig):
         if self.speed_steps == 1 and (self.min_speed_ratio, self.max_speed_ratio) != (1.0, 1.0):
             raise ValueError("speed_steps = 1 needs min_speed_ratio = max_speed_ratio = 1.0")
         return self
+
+
+class SequenceTrainingConfig(NodeConfig):
+    """vpr train sequence: a transform of frozen descriptors for sequence matching."""
+
+    node_name: ClassVar[str] = "sequence_training"
+    loss: Literal["single", "seqmatch"]
+    mining: Literal["single", "seqmatch"]
+    form: Literal["triplet", "contrastive"]
+    window: int = Field(ge=1, le=50)
+    outputs: int = Field(ge=8, le=8192)
+    sequence_length: int = Field(ge=1, le=500)
+    margin: Annotated[float, Field(gt=0.0, le=2.0)]
+    negatives: int = Field(ge=1, le=1000)
+    negative_distance: int = Field(ge=0, le=10_000)
+    stretch: int = Field(ge=2, le=20_000)
+    epochs: int = Field(ge=1, le=100_000)
+    learning_rate: Positive
+    weight_decay: NonNegative
+    whitening: Fraction
+    noise: Annotated[float, Field(ge=0.0, le=2.0)]
+    seed: int = Field(ge=0)
 
 
 class LoopClosureConfig(ImageInput):
@@ -258,6 +301,8 @@ class LoopClosureConfig(ImageInput):
     agreement_keyframes: int = Field(ge=1, le=1000)
     agreement_translation: Positive
     agreement_rotation: Positive
+    pose_prior_used: bool
+    pose_prior_sigmas: Positive
     map: str
 
     @model_validator(mode="after")
@@ -282,7 +327,7 @@ class PoseGraphConfig(NodeConfig):
 
     node_name: ClassVar[str] = "pose_graph"
     mode: Literal["se3", "se2"]
-    closure_model: Literal["measured", "weak"]
+    closure_model: Literal["measured", "weak", "similarity", "direction"]
     odometry_translation_sigma: Positive
     odometry_translation_per_metre: NonNegative
     odometry_rotation_sigma: Positive
@@ -295,16 +340,45 @@ class PoseGraphConfig(NodeConfig):
     closure_rotation_sigma: Positive
     weak_translation_sigma: Positive
     weak_rotation_sigma: Positive
+    similarity_translation_sigma: Positive
+    similarity_rotation_sigma: Positive
     robust_kernel: Literal["cauchy", "huber", "dcs", "none"]
     robust_width: Positive
     gate_probability: Annotated[float, Field(gt=0.5, lt=1.0)]
+    recent_closures: int = Field(ge=2, le=1000)
+    joining_closures: int = Field(ge=1, le=100)
+    retrial_period: NonNegative
+    gps: bool
+    gps_sigma: Positive
+    gps_min_sigma: Positive
+    gps_max_sigma: Positive
+    gps_distance: NonNegative
+    gps_spread: Positive
+    gps_tilt_sigma: Positive
     relinearize_translation: Positive
     relinearize_rotation: Positive
     relinearize_every: int = Field(ge=1, le=1000)
     publish_period: Positive
     correction_notice: NonNegative
+    correction_max_speed: Positive
+    correction_max_turn_rate: Positive
+    correction_jump: Positive
     autosave_period: NonNegative
     map: str
+
+
+class PoseRegressionConfig(ImageInput):
+    """pose_regression: image to pose, motion and classes by a trained VLocNet++."""
+
+    node_name: ClassVar[str] = "pose_regression"
+    pose_model: str
+    camera_in_base: Annotated[list[float], Field(min_length=7, max_length=7)]
+    max_gap: Positive
+    time_jump_tolerance: NonNegative
+    camera_tolerance: Fraction
+    device: Literal["auto", "cpu", "cuda"]
+    mixed_precision: bool
+    threads: int = Field(ge=0, le=256)
 
 
 class GpsImageSyncConfig(ImageInput):
@@ -471,6 +545,7 @@ NODE_CONFIGS: tuple[type[NodeConfig], ...] = (
     LoopClosureConfig,
     PoseGraphConfig,
     GpsImageSyncConfig,
+    PoseRegressionConfig,
     FineTuningConfig,
     BagPlayerConfig,
     BagRecorderConfig,

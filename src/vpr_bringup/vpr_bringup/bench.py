@@ -33,11 +33,14 @@ from vpr.evaluation.places import (
     read_ground_truth,
 )
 from vpr.evaluation.recording import read_run, read_source
+from vpr.evaluation.sequence_cost import cost_rows
 from vpr.maps.folder import open_part
 from vpr.places.recognizer import PlaceRecognizer
 from vpr.records import ClosureState
 from vpr.simulation.config import SimulationConfig
 from vpr.simulation.recording import record_drive
+from vpr_bringup.bench_graph import graph_lines
+from vpr_bringup.bench_semantics import semantics_rows
 from vpr_bringup.demo import REPOSITORY, DemoOptions, run_demo
 
 SEEDS = (1, 2, 3)
@@ -72,6 +75,9 @@ def run_bench(out: Path, readme: Path | None) -> None:
         lambda: real_bags(data, out, details),
         lambda: latency(out, details),
         lambda: search_cost(details),
+        lambda: [Line(*row) for row in graph_lines(data, out / "graph")],
+        lambda: [Line(**row) for row in cost_rows(details)],
+        lambda: [Line(**row) for row in semantics_rows()],
     ):
         lines += section()
         details["lines"] = [asdict(line) for line in lines]
@@ -359,6 +365,7 @@ def _step_times(places: np.ndarray, queries: np.ndarray) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as scratch:
         add_places(Path(scratch) / "map", places)
         recognizer.load(open_part(Path(scratch) / "map", "places"))
+        recognizer.settle()
         stamps = iter(range(1, len(queries) + 1))
 
         def step(query: np.ndarray) -> None:

@@ -2,9 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 from conftest import image_msg, textured
 from sensor_msgs.msg import CompressedImage, Image
 from vpr_interfaces.msg import Descriptor
+
+from vpr.models.attention_network import AttentionEncoderDecoder
+from vpr.models.light_segmenter import LightSegmenter
+from vpr.semantics.training import save_weights
 
 
 def test_descriptor_keeps_stamp_and_frame_and_is_normalised(probe, nodes):
@@ -143,6 +148,48 @@ def test_depth_of_the_same_stamp_is_waited_for_and_fused(probe, nodes):
     assert map_[:, 100:].mean() > 3 * map_[:, :60].mean()
 
 
-def test_an_unknown_class_refuses_the_start(nodes):
+@pytest.mark.parametrize("source", ["semantic_boundaries", "learned", "encoder_decoder"])
+def test_every_source_of_attention_runs_in_the_node(probe, nodes, tmp_path, source):
+    parameters = {"source": source}
+    if source == "encoder_decoder":  # the one whose weights are not embedded
+        weights = tmp_path / "network.safetensors"
+        torch.manual_seed(0)
+        save_weights(AttentionEncoderDecoder(), weights)
+        parameters["attention_weights"] = str(weights)
+    nodes.start("segmentation", **parameters)
+    attention = probe.hear(Image, "attention")
+    camera = probe.publisher(Image, "camera/image_raw")
+    camera.publish(image_msg(textured(11), 5_000_000_007))
+    probe.until(lambda: len(attention) == 1)
+    assert (attention[0].header.stamp.sec, attention[0].header.stamp.nanosec) == (5, 7)
+    assert (attention[0].encoding, attention[0].width) == ("mono8", 160)
+    assert len(set(attention[0].data)) > 1
+
+
+def test_grey_images_and_images_smaller_than_the_networks_stride_get_their_mask(probe, nodes):
+    nodes.start("segmentation", source="semantic_mask")
+    attention = probe.hear(Image, "attention")
+    camera = probe.publisher(Image, "camera/image_raw")
+    camera.publish(image_msg(textured(12)[:, :, 0], 10**9, "mono8"))
+    camera.publish(image_msg(textured(12)[:3, :5], 2 * 10**9))
+    camera.publish(image_msg(textured(12)[:1, :1], 3 * 10**9))
+    probe.until(lambda: len(attention) == 3)
+    assert [message.header.stamp.sec for message in attention] == [1, 2, 3]
+    assert [message.height for message in attention] == [120, 96, 160]
+
+
+def test_weights_of_another_network_refuse_the_start_and_name_the_layer(nodes, tmp_path):
+    weights = tmp_path / "other.safetensors"
+    save_weights(LightSegmenter(7), weights)
+    child = nodes.start("segmentation", source="semantic_mask", segmenter_weights=str(weights))
+    output, _ = child.communicate(timeout=40)
+    assert child.returncode == 2
+    assert "other.safetensors: layer 'classify.weight' is (7" in output
+
+
+def test_an_unknown_class_refuses_the_start_and_the_known_ones_are_listed(nodes):
     child = nodes.start("segmentation", source="semantic_mask", static_classes="[tree]")
-    assert child.wait(timeout=40) == 2
+    output, _ = child.communicate(timeout=40)
+    assert child.returncode == 2
+    assert "unknown class 'tree'" in output
+    assert "road, sidewalk, building" in output

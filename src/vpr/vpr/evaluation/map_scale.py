@@ -110,7 +110,7 @@ def _serve(folder: Path) -> dict[str, float]:
         spent.append(time.perf_counter() - started)
     return {
         "open_s": opened,
-        "resident_mb": _resident_bytes() / 1e6,
+        "resident_mb": resident_bytes() / 1e6,
         "step_ms": 1e3 * float(np.median(spent)),
     }
 
@@ -136,7 +136,7 @@ def _bytes_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _resident_bytes() -> int:
+def resident_bytes() -> int:
     """Of this process now, the pages of mapped files included (Linux)."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmRSS:"):

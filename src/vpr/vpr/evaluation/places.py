@@ -160,24 +160,33 @@ def embed_files(files: list[Path], params_file: Path | None = None) -> NDArray[n
 
 
 def match_descriptors(
-    references: NDArray[np.float32], queries: NDArray[np.float32], config: SequenceMatchingConfig
+    references: NDArray[np.float32],
+    queries: NDArray[np.float32],
+    config: SequenceMatchingConfig,
+    deepest_rank: int = DEEPEST_RANK,
+    model: str = "",
 ) -> list[PlaceMatches]:
-    """The ten best references of each query, from the recognizer that the node runs."""
+    """The best references of each query, from the recognizer that the node runs.
+
+    Args:
+        model: what made the descriptors, where that is known.
+    """
     recognizer = PlaceRecognizer(
         config.model_copy(
             update={
                 "exclude_recent_time": 0.0,
                 "exclude_recent_keyframes": len(queries),  # all of the query's own session
-                "top_k": DEEPEST_RANK,
+                "top_k": deepest_rank,
                 "candidate_separation": 1,
                 "min_probability": 0.0,
             }
         )
     )
-    for _ in _observed(recognizer, references):
+    for _ in _observed(recognizer, references, model):
         pass
     recognizer.begin_session()
-    return list(_observed(recognizer, queries))
+    recognizer.settle()
+    return list(_observed(recognizer, queries, model))
 
 
 def place_figures(matches: list[PlaceMatches], correct: list[frozenset[int]]) -> PlaceFigures:
@@ -196,10 +205,10 @@ def place_figures(matches: list[PlaceMatches], correct: list[frozenset[int]]) ->
 
 
 def _observed(
-    recognizer: PlaceRecognizer, descriptors: NDArray[np.float32]
+    recognizer: PlaceRecognizer, descriptors: NDArray[np.float32], model: str
 ) -> Iterator[PlaceMatches]:
     for index, descriptor in enumerate(descriptors):
-        observation = recognizer.observe(index * FRAME_INTERVAL_NS, descriptor, "evaluated")
+        observation = recognizer.observe(index * FRAME_INTERVAL_NS, descriptor, model)
         if observation.matches is None:
             raise EvaluationError(f"image {index} was not kept: {observation.skipped}")
         yield observation.matches

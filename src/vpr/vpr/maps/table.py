@@ -233,6 +233,17 @@ class Column:
         """Every row, checked."""
         return self[:]
 
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """A copy of some rows, in any order.
+
+        Raises:
+            MapError: what is read is not what was written.
+        """
+        pieces = np.searchsorted(self._ends, rows, "right")
+        for row in rows[~self._checked[pieces]].tolist():
+            self._check(row, row + 1)
+        return np.asarray(self._rows[rows])
+
     def _check(self, start: int, stop: int) -> None:
         if start == stop:
             return

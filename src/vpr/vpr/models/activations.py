@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -12,14 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vpr.models.backbone import Backbone
+from vpr.models.compiled import compiled_for_cpu
 
 LAST_FEATURES = "last"  # the layer name that stands for the backbone's output map
 RgbBatch = NDArray[np.uint8]  # (B, H, W, 3), or with more channels behind RGB
 Activations = Callable[[RgbBatch], tuple[Tensor, ...]]
-
-
-class RuntimeUnavailableError(RuntimeError):
-    """A runtime that is not installed, or cannot run this network; says which and why."""
 
 
 class _AllLayersSeenError(Exception):
@@ -83,7 +79,7 @@ def in_pytorch(network: LayerActivations, device: torch.device, mixed: bool) -> 
 
 
 def in_openvino(network: LayerActivations, height: int, width: int, threads: int) -> Activations:
-    """The network compiled for the CPU: about twice as fast as PyTorch there, in full precision.
+    """The network compiled for the CPU, in full precision.
 
     Args:
         threads: CPU threads; 0 is OpenVINO's choice.
@@ -91,42 +87,5 @@ def in_openvino(network: LayerActivations, height: int, width: int, threads: int
     Raises:
         RuntimeUnavailableError: OpenVINO is not installed, or cannot take this network.
     """
-    try:
-        import openvino
-        from openvino.frontend import FrontEndManager
-        from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
-    except ImportError as error:
-        raise RuntimeUnavailableError("runtime openvino: openvino is not installed") from error
     blank = torch.zeros((1, height, width, network.channels), dtype=torch.uint8)
-    frontend = FrontEndManager().load_by_framework("pytorch")
-    options: dict[str, object] = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32",  # some CPUs default to bfloat16
-    }
-    if threads > 0:
-        options["INFERENCE_NUM_THREADS"] = threads
-    try:
-        decoder = TorchScriptPythonDecoder(_traced(network, blank))  # must outlive the conversion
-        model = frontend.convert(frontend.load(decoder))
-        model.reshape({0: openvino.PartialShape([-1, height, width, network.channels])})
-        request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise RuntimeUnavailableError(f"OpenVINO cannot run this network: {reason}") from error
-
-    def run(rgb: RgbBatch) -> tuple[Tensor, ...]:
-        request.infer({0: rgb})
-        outputs = (request.get_output_tensor(i).data for i in range(len(model.outputs)))
-        return tuple(torch.from_numpy(output.copy()) for output in outputs)
-
-    return run
-
-
-def _traced(network: LayerActivations, example: Tensor) -> torch.jit.ScriptModule:
-    with torch.inference_mode(), warnings.catch_warnings():
-        # paddings become constants, as they are: the input's height and width are fixed
-        warnings.simplefilter("ignore")
-        traced: torch.jit.ScriptModule = torch.jit.trace(  # type: ignore[no-untyped-call]
-            network.eval(), example, check_trace=False
-        )
-    return traced
+    return compiled_for_cpu(network, blank, threads)

@@ -26,11 +26,11 @@ from vpr.models.activations import (
     LAST_FEATURES,
     Activations,
     LayerActivations,
-    RuntimeUnavailableError,
     in_openvino,
     in_pytorch,
 )
 from vpr.models.backbone import make_backbone
+from vpr.models.compiled import RuntimeUnavailableError
 from vpr.models.descriptor_model import DescriptorModel, DescriptorModelError
 from vpr.models.head import DescriptorHead
 from vpr.models.pooling import gem_pool

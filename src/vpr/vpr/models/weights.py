@@ -13,6 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+SUFFIXES = (".safetensors", ".pth", ".pt")
+
 
 class WeightsError(ValueError):
     """Weights that are missing, corrupt or of another network; names the file and first layer."""
@@ -21,9 +23,14 @@ class WeightsError(ValueError):
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Tensors of a ``.safetensors``, ``.pth`` or ``.pt`` file, on the CPU. Never runs its code.
 
+    Args:
+        path: the file, or a folder that holds one such file.
+
     Raises:
         WeightsError: missing or unreadable file, or one that is not a state dict.
     """
+    if path.is_dir():
+        path = _only_file_of(path)
     if not path.is_file():
         raise WeightsError(f"no weights file {path}")
     try:
@@ -45,6 +52,14 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, Mapping) or not all(isinstance(t, Tensor) for t in state.values()):
         raise WeightsError(f"{path} holds no state dict (layer names to tensors)")
     return dict(state)
+
+
+def _only_file_of(folder: Path) -> Path:
+    found = sorted(file for file in folder.iterdir() if file.suffix in SUFFIXES)
+    if len(found) != 1:
+        names = ", ".join(file.name for file in found) or "none"
+        raise WeightsError(f"{folder} must hold one weights file, it holds {names}")
+    return found[0]
 
 
 def load_weights(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:

@@ -1,7 +1,6 @@
 """The places remembered so far: everything about each keyframe, in columns.
 
 What came from a map stays on disk and is read from there; what is new is kept in memory.
-Descriptors are in half precision in both: its rounding moves a similarity by less than 1e-3.
 """
 
 from __future__ import annotations
@@ -9,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from vpr.maps.folder import Part, PartOutdated, PartWriter
-from vpr.maps.table import PIECE_ROWS, Column, Table
+from vpr.maps.table import PIECE_ROWS, Table
+from vpr.places.descriptors import DescriptorRows, single_precision
 from vpr.places.growable import GrowableArray
 from vpr.records import Keyframe
 
@@ -30,7 +29,6 @@ COLUMNS: dict[str, tuple[tuple[int, ...], str]] = {
     "fix_covariance": ((3, 3), "float64"),
     "frames": ((), "int64"),  # which of the frame ids in the metadata
 }
-SEARCH_ROWS = 1024  # descriptors converted at a time; 1 MiB of 256 values
 FORGOTTEN = "forgotten_sessions"  # in the metadata, where there are any
 DESCRIPTORS = "descriptors"  # (D,) float16
 
@@ -46,8 +44,7 @@ class PlaceMemory:
         self.model = model
         self.dimension = dimension
         self._stored: Table | None = None
-        self._stored_descriptors: Column | None = None
-        self._descriptors: GrowableArray[np.float16] = GrowableArray((dimension,), np.float16)
+        self._descriptors = DescriptorRows(dimension)
         self._index: dict[str, GrowableArray[Any]] = {
             name: GrowableArray((), np.int64) for name in INDEX
         }
@@ -83,10 +80,7 @@ class PlaceMemory:
         Raises:
             MapError: the map that the places are read from is damaged.
         """
-        result = np.empty(len(self), np.float32)
-        for first, rows in self._descriptor_pieces():
-            np.dot(_single_precision(rows), descriptor, out=result[first : first + len(rows)])
-        return result
+        return self._descriptors.similarities(descriptor)
 
     def append(self, keyframe: Keyframe) -> None:
         """Remember one more keyframe."""
@@ -111,10 +105,25 @@ class PlaceMemory:
 
     def descriptor(self, row: int) -> NDArray[np.float32]:
         """(D,) of one place."""
-        stored = self._stored_descriptors
-        rows = self._descriptors.rows if stored is None or row >= len(stored) else stored
-        first = 0 if rows is stored else self._stored_rows
-        return np.asarray(rows[row - first], np.float32)
+        return np.asarray(self.descriptors(np.array([row]))[0])
+
+    def descriptors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(M, D) of some places.
+
+        Raises:
+            MapError: the map that the places are read from is damaged.
+        """
+        return self._descriptors.at(rows)
+
+    def odometry(self, first: int, last: int) -> NDArray[np.float64]:
+        """(M, 4, 4) poses of the places first .. last - 1; NaN where there was no odometry."""
+        stored = self._stored_rows
+        new = self._others["odometry"].rows[max(first - stored, 0) : max(last - stored, 0)]
+        if self._stored is None or first >= stored:
+            return np.asarray(new)
+        shape, dtype = COLUMNS["odometry"]
+        old = self._stored.column("odometry", dtype, shape)[first : min(last, stored)]
+        return np.concatenate([old, new])
 
     def described_by(
         self, model: str, describe: Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -128,7 +137,7 @@ class PlaceMemory:
             MapError: the map that the places are read from is damaged.
         """
         described = [describe(np.empty((0, self.dimension), np.float32))]
-        described += [describe(_single_precision(rows)) for _, rows in self._descriptor_pieces()]
+        described += [describe(single_precision(rows)) for _, rows in self._descriptors.pieces()]
         memory = PlaceMemory(model, described[0].shape[1])
         for rows in described:
             memory._descriptors.extend(rows.astype(np.float16))
@@ -148,7 +157,7 @@ class PlaceMemory:
             StateError: a descriptor is not finite, or a frame id is not known.
             MapError: the map is damaged.
         """
-        for first, rows in self._descriptor_pieces():
+        for first, rows in self._descriptors.pieces():
             bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
             if len(bad):
                 raise StateError(f"descriptor of place {first + bad[0]} is not finite")
@@ -199,7 +208,8 @@ class PlaceMemory:
         for name, (shape, dtype) in COLUMNS.items():
             table.column(name, dtype, shape)
         memory = cls(str(part.metadata["model"]), descriptors.shape[1])
-        memory._stored, memory._stored_descriptors = table, descriptors
+        memory._stored = table
+        memory._descriptors = DescriptorRows(memory.dimension, descriptors)
         for name in INDEX:
             memory._index[name].extend(table.column(name, "int64").all())
         memory._frame_ids = {str(f): i for i, f in enumerate(part.metadata["frame_ids"])}
@@ -214,16 +224,6 @@ class PlaceMemory:
     @property
     def _stored_rows(self) -> int:
         return 0 if self._stored is None else self._stored.rows
-
-    def _descriptor_pieces(self) -> Iterator[tuple[int, NDArray[np.float16]]]:
-        """All descriptors in order, so many at a time that they stay in the processor's cache."""
-        first = 0
-        for source in (self._stored_descriptors, self._descriptors.rows):
-            for start in range(0, 0 if source is None else len(source), SEARCH_ROWS):
-                assert source is not None
-                rows = source[start : start + SEARCH_ROWS]
-                yield first + start, rows
-            first += 0 if source is None else len(source)
 
     def _check_continues(self, writer: PartWriter, rows: int) -> None:
         part = writer.saved_part()
@@ -243,21 +243,22 @@ class PlaceMemory:
     def _pieces(self, first: int) -> Iterator[dict[str, NDArray[Any]]]:
         """Rows from the first on, piece by piece, as they are on disk."""
         stored = self._stored_rows
+        descriptors = self._descriptors
         for start in range(first, stored, PIECE_ROWS):
             assert self._stored is not None
-            assert self._stored_descriptors is not None
+            assert descriptors.stored is not None
             rows = slice(start, min(start + PIECE_ROWS, stored))
             piece = {
                 name: self._stored.column(name, dtype, shape)[rows]
                 for name, (shape, dtype) in COLUMNS.items()
             }
-            yield piece | {DESCRIPTORS: self._stored_descriptors[rows]}
+            yield piece | {DESCRIPTORS: descriptors.stored[rows]}
         for start in range(max(first, stored), len(self), PIECE_ROWS):
             rows = slice(start, start + PIECE_ROWS)
             new = slice(start - stored, start - stored + PIECE_ROWS)
             piece = {name: column.rows[rows] for name, column in self._index.items()}
             piece |= {name: column.rows[new] for name, column in self._others.items()}
-            yield piece | {DESCRIPTORS: self._descriptors.rows[new]}
+            yield piece | {DESCRIPTORS: descriptors.new[new]}
 
 
 class ChosenPlaces:
@@ -269,7 +270,7 @@ class ChosenPlaces:
 
     def __init__(self, memory: PlaceMemory, rows: NDArray[np.int64]) -> None:
         self._memory, self._rows = memory, rows
-        self.model = memory.model
+        self.model, self.dimension = memory.model, memory.dimension
         self.forgotten = [
             slice(*np.searchsorted(rows, (gone.start, gone.stop)).tolist())
             for gone in memory.forgotten
@@ -290,10 +291,16 @@ class ChosenPlaces:
         """As of ``PlaceMemory``, (M,)."""
         return self._memory.similarities(descriptor)[self._rows]
 
+    def descriptors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """As of ``PlaceMemory``."""
+        return self._memory.descriptors(self._rows[rows])
 
-def _single_precision(rows: NDArray[Any]) -> NDArray[np.float32]:
-    """float32 of float16; OpenCV's conversion is six times as fast as NumPy's."""
-    return np.asarray(cv2.convertFp16(rows.view(np.int16)))
+    def odometry(self, first: int, last: int) -> NDArray[np.float64]:
+        """As of ``PlaceMemory``."""
+        rows = self._rows[first:last]
+        if len(rows) == 0:
+            return np.empty((0, 4, 4))
+        return np.asarray(self._memory.odometry(int(rows[0]), int(rows[-1]) + 1)[rows - rows[0]])
 
 
 def _or_nan(value: NDArray[np.float64] | None) -> Any:

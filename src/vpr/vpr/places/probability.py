@@ -9,19 +9,30 @@ from vpr.config import SequenceMatchingConfig
 
 
 class StandoutProbability:
-    """A logistic curve over the sequence score.
+    """Logistic curves over the sequence score, one for the best candidate, one for the others.
 
     The score counts standard deviations above the average of all places, so one curve serves
-    different worlds, lights and cameras better than any raw similarity would. Midpoint and width
-    are set by hand in the configuration, from real and simulated traverses: the ordering is
-    meaningful, the value is not yet calibrated.
+    different worlds, lights and cameras better than any raw similarity would. A score means less
+    behind a better one: what stands out there is often the better one's neighbourhood. How well
+    the configured curves are calibrated is said beside them.
     """
 
     def __init__(self, config: SequenceMatchingConfig) -> None:
-        self._midpoint = config.probability_midpoint
-        self._width = config.probability_width
+        self._best = config.probability_midpoint, config.probability_width
+        self._further = config.further_midpoint, config.further_width
 
     def __call__(self, scores: ArrayLike) -> NDArray[np.float64]:
-        """P(same place), 0 .. 1, of scores of any shape; rises with the score."""
-        exponents = (self._midpoint - np.asarray(scores, np.float64)) / self._width
-        return np.asarray(1.0 / (1.0 + np.exp(np.clip(exponents, -60.0, 60.0))), np.float64)
+        """P(same place), 0 .. 1, of the scores (K,) of one view's candidates, best first."""
+        values = np.asarray(scores, np.float64)
+        return np.concatenate(
+            [_logistic(values[:1], *self._best), _logistic(values[1:], *self._further)]
+        )
+
+    def as_best(self, scores: ArrayLike) -> NDArray[np.float64]:
+        """What each score (K,) would mean if it were the best one."""
+        return _logistic(np.asarray(scores, np.float64), *self._best)
+
+
+def _logistic(scores: NDArray[np.float64], midpoint: float, width: float) -> NDArray[np.float64]:
+    exponents = (midpoint - scores) / width
+    return np.asarray(1.0 / (1.0 + np.exp(np.clip(exponents, -60.0, 60.0))), np.float64)

@@ -13,8 +13,10 @@ from vpr.maps.folder import Part, PartDigest, PartWriter
 from vpr.models.descriptor_model import DescriptorModel
 from vpr.places.keyframes import KeyframeSelector
 from vpr.places.memory import ChosenPlaces, PlaceMemory, StateError
+from vpr.places.methods import make_method
 from vpr.places.probability import StandoutProbability
-from vpr.places.sequence import Row, SequenceMatcher, normalised_row
+from vpr.places.search import PlaceSearch, ScoredPlaces
+from vpr.places.sequence import Row
 from vpr.records import (
     Covariance,
     GpsFix,
@@ -51,7 +53,8 @@ class PlaceRecognizer:
     def __init__(self, config: SequenceMatchingConfig) -> None:
         self._config = config
         self._selector = KeyframeSelector(config)
-        self._matcher = SequenceMatcher(config)
+        self._method = make_method(config)
+        self._search: PlaceSearch | None = None
         self._probability = StandoutProbability(config)
         self._trained: DescriptorModel | None = None
         self._memory: PlaceMemory | None = None
@@ -108,6 +111,7 @@ class PlaceRecognizer:
         skipped = self._out_of_order(stamp_ns) or self._selector.reason_to_skip(stamp_ns, odometry)
         if skipped:
             return Observation(None, None, skipped)
+        search = self._search_in(memory)
         self._memory = memory
         self._last_stamp_ns = stamp_ns
         self._selector.keep(stamp_ns, odometry)
@@ -124,6 +128,7 @@ class PlaceRecognizer:
         )
         matches = self.match(keyframe, memory)
         memory.append(keyframe)
+        search.append()
         return Observation(keyframe, matches, "")
 
     def adopt(self, trained: DescriptorModel) -> int:
@@ -142,7 +147,9 @@ class PlaceRecognizer:
         """
         before = self._memory
         if before is not None:
-            self._memory = _described_by(trained, before)
+            memory = _described_by(trained, before)
+            self._search_in(memory)
+            self._memory = memory
         self._trained = trained
         return 0 if before is None or self._memory is before else len(before)
 
@@ -153,12 +160,24 @@ class PlaceRecognizer:
         """
         if self._memory is not None and len(self._memory):
             self._session = int(self._memory.column("sessions")[-1]) + 1
-        self._matcher.clear()
+        if self._search is not None:
+            self._search.begin_session()
         self._selector.forget()
         self._last_stamp_ns = None
         self._last_located = None
         self.session_reason = reason
         return self._session
+
+    def settle(self) -> None:
+        """Wait for what is prepared in the background, so that the same drive gives the same.
+
+        Without it the first frames in a large map may be compared with every place, later ones not.
+
+        Raises:
+            MapError: the map that the places are read from is damaged.
+        """
+        if self._search is not None:
+            self._search.settle(self.places)
 
     def forget_session(self, session: int) -> None:
         """Match nothing with an earlier session any more.
@@ -173,15 +192,15 @@ class PlaceRecognizer:
         self._memory.forget(session)
 
     def match(self, query: Keyframe, places: PlaceMemory | ChosenPlaces) -> PlaceMatches:
-        """Which of some places a keyframe looks like, after those that were asked for before it."""
-        similarities = places.similarities(query.descriptor)
+        """Which of some places a keyframe looks like, after those that were asked for before it.
+
+        Raises:
+            MapError: the map that the places are read from is damaged.
+            WeightsError: the method's transform is of another model than the places.
+        """
         searched = self._searched(query, places)
-        row = normalised_row(similarities, searched, self._config.prior_places)
-        self._matcher.push(row)
-        scores = self._matcher.scores(places.session_starts)[:searched]
-        for rows in places.forgotten:
-            scores[rows] = -np.inf
-        candidates, explanation = self._candidates(scores, similarities, places)
+        found = self._search_in(places).match(query.descriptor, query.odometry, searched)
+        candidates, explanation = self._candidates(found, searched, places)
         return PlaceMatches(
             query_id=query.id,
             query_session=query.session,
@@ -213,9 +232,17 @@ class PlaceRecognizer:
         trained = self._trained
         if memory is not None and trained is not None and memory.model in trained.names:
             memory = _described_by(trained, memory)
+        if memory is not None:
+            self._search_in(memory)
         self._memory = memory
         self._session = 0
         self.begin_session()
+
+    def _search_in(self, places: PlaceMemory | ChosenPlaces) -> PlaceSearch:
+        """The search that goes on in these places; another's window is forgotten."""
+        if self._search is None or self._search.places is not places:
+            self._search = PlaceSearch(self._config, self._method, places)
+        return self._search
 
     def _brought_forward(
         self, descriptor: NDArray[np.float32], model: str
@@ -284,44 +311,61 @@ class PlaceRecognizer:
         return own + max(0, min(old_enough, far_enough))
 
     def _candidates(
-        self, scores: Row, similarities: Row, memory: PlaceMemory | ChosenPlaces
+        self, found: ScoredPlaces, searched: int, memory: PlaceMemory | ChosenPlaces
     ) -> tuple[tuple[PlaceMatch, ...], str]:
-        if len(scores) == 0:
+        if searched == 0:
             return (), "no loop: no place is old enough to be searched"
-        best = distinct_maxima(scores, self._config.top_k, self._config.candidate_separation)
+        best = distinct_maxima(
+            found.scores, self._config.top_k, self._config.candidate_separation, found.places
+        )
         if len(best) == 0:
             return (), "no loop: the sessions that could be searched are forgotten"
-        probabilities = self._probabilities(scores[best], similarities[best], memory.model)
+        probabilities, as_best = self._probabilities(
+            found.scores[best], found.similarities[best], memory.model
+        )
         threshold = self._config.min_probability
-        source = MatchSource.SEQUENCE if len(self._matcher) > 1 else MatchSource.SINGLE
+        source = MatchSource.SEQUENCE if found.frames > 1 else MatchSource.SINGLE
         candidates = tuple(
             PlaceMatch(
                 reference_id=int(memory.column("ids")[place]),
                 reference_session=int(memory.column("sessions")[place]),
                 reference_stamp_ns=int(memory.column("stamps_ns")[place]),
-                distance=float(np.clip(1.0 - similarities[place], 0.0, 2.0)),
-                sequence_score=float(scores[place]),
+                distance=float(np.clip(1.0 - similarity, 0.0, 2.0)),
+                sequence_score=float(score),
                 probability=float(probability),
                 source=source,
             )
-            for place, probability in zip(best, probabilities, strict=True)
-            if probability >= threshold
+            for place, similarity, score, probability, would_be in zip(
+                found.places[best],
+                found.similarities[best],
+                found.scores[best],
+                probabilities,
+                as_best,
+                strict=True,
+            )
+            if would_be >= threshold
         )
         if candidates:
             return candidates, ""
         return (), (
             f"no loop: best candidate {probabilities[0]:.2f} < {threshold:.2f}, "
-            f"{len(scores)} places searched"
+            f"{searched} places searched"
         )
 
-    def _probabilities(self, scores: Row, similarities: Row, model: str) -> NDArray[np.float64]:
-        """P(same place): by the model's own calibration where single images are compared."""
+    def _probabilities(
+        self, scores: Row, similarities: Row, model: str
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """P(same place) of candidates, best first, and what it were of each as the best.
+
+        By the model's own calibration where single images are compared: a sequence says more than
+        its last image.
+        """
         trained = self._trained
-        if trained is None or trained.calibration is None or trained.name != model:
-            return self._probability(scores)
-        if self._config.sequence_length > 1:
-            return self._probability(scores)  # a sequence says more than its last image
-        return trained.calibration(np.sqrt(np.maximum(2.0 - 2.0 * similarities, 0.0)))
+        own = None if trained is None or trained.name != model else trained.calibration
+        if own is None or self._config.sequence_length > 1:
+            return self._probability(scores), self._probability.as_best(scores)
+        of_distances = own(np.sqrt(np.maximum(2.0 - 2.0 * similarities, 0.0)))
+        return of_distances, of_distances
 
 
 def _described_by(trained: DescriptorModel, memory: PlaceMemory) -> PlaceMemory:
@@ -333,14 +377,22 @@ def _described_by(trained: DescriptorModel, memory: PlaceMemory) -> PlaceMemory:
     )
 
 
-def distinct_maxima(scores: Row, count: int, separation: int) -> NDArray[np.int64]:
-    """Indices of the highest scores, best first, any two at least ``separation`` apart."""
+def distinct_maxima(
+    scores: NDArray[np.float32], count: int, separation: int, places: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Indices of the highest scores, best first, of places at least ``separation`` apart.
+
+    Args:
+        places: (N,) ascending; what each score belongs to.
+    """
     remaining = scores.copy()
     found: list[int] = []
-    while len(found) < count:
-        place = int(remaining.argmax())
-        if remaining[place] == -np.inf:
+    while len(found) < min(count, len(scores)):
+        best = int(remaining.argmax())
+        if remaining[best] == -np.inf:
             break
-        found.append(place)
-        remaining[max(0, place - separation + 1) : place + separation] = -np.inf
+        found.append(best)
+        around = (places[best] - separation + 1, places[best] + separation)
+        first, last = np.searchsorted(places, around)
+        remaining[first:last] = -np.inf
     return np.asarray(found, np.int64)

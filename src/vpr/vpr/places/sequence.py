@@ -2,18 +2,19 @@
 
 After Milford & Wyeth, "SeqSLAM: Visual route-based navigation for sunny summer days and stormy
 winter nights", ICRA 2012: each row of similarities is normalised, then summed along straight lines
-of several speeds through the last rows. Only the newest row is new work: the older ones are kept.
+of several speeds, forwards and if wanted backwards, through the last rows.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter1d
 
 from vpr.config import SequenceMatchingConfig
+from vpr.places.lines import LineMatcher, Values, quantised
 
 Row = NDArray[np.float32]  # one value for each remembered place, in order
 
@@ -36,69 +37,121 @@ def normalised_row(similarities: Row, searched: int, prior_places: float) -> Row
     """
     if searched == 0:
         return np.zeros_like(similarities)
-    candidates = similarities[:searched].astype(np.float64)
-    mean = candidates.mean()
-    spread = np.abs(candidates - mean).max()
-    variance = (searched * candidates.var() + prior_places * spread**2) / (searched + prior_places)
+    candidates = similarities[:searched]
+    mean = candidates.mean(dtype=np.float64)
+    spread = max(float(candidates.max() - mean), float(mean - candidates.min()))
+    row = similarities - np.float32(mean)
+    squares = float(np.dot(row[:searched], row[:searched]))
+    variance = (squares + prior_places * spread**2) / (searched + prior_places)
     if variance < 1e-12:
         return np.zeros_like(similarities)
-    return np.asarray((similarities - mean) / np.sqrt(variance), np.float32)
+    row *= np.float32(1.0 / np.sqrt(variance))
+    return np.asarray(row, np.float32)
 
 
-def alignment_shifts(config: SequenceMatchingConfig) -> NDArray[np.int64]:
-    """How many places back each row of the window is read: (different speeds, sequence_length).
+def contrast_enhanced(row: Row, window: int) -> Row:
+    """Local contrast normalisation of SeqSLAM: each place against ``window`` places around it.
 
-    Column k belongs to the row of k keyframes ago.
+    A place has to stand out of its neighbourhood, so a whole stretch that looks a little alike (a
+    tunnel, a forest) does not outvote the one right place elsewhere. Near the ends the window
+    reflects. Values are pulled to zero where a neighbourhood has no contrast of its own.
     """
+    values = row.astype(np.float64)
+    mean = uniform_filter1d(values, window, mode="reflect")
+    square = uniform_filter1d(values**2, window, mode="reflect")
+    deviation = np.sqrt(np.maximum(square - mean**2, 0.0))
+    floor = 0.1 * max(float(values.std()), 1e-6)  # of a neighbourhood that is all alike
+    return np.asarray((values - mean) / (deviation + floor), np.float32)
+
+
+def searched_slopes(config: SequenceMatchingConfig) -> NDArray[np.float64]:
+    """Reference places passed for each query frame, in all trajectories searched."""
     speeds = np.geomspace(config.min_speed_ratio, config.max_speed_ratio, config.speed_steps)
-    back = np.arange(config.sequence_length)
-    return np.unique(np.rint(speeds[:, None] * back).astype(np.int64), axis=0)
+    return np.concatenate([speeds, -speeds]) if config.search_reverse else speeds
 
 
 class SequenceMatcher:
     """Scores every place as the end of a remembered sequence that the last views retrace.
 
-    A push costs O(N) and the scores O(N * speeds * sequence_length) additions, without touching
-    descriptors.
+    A frame costs O(N * slopes), whatever the length of the sequence, without touching descriptors.
+    A line stays within the session of the place it ends at. Where it leaves that session, or runs
+    into places younger than the row, it collects zero: the average of the row, neither for nor
+    against.
     """
 
     def __init__(self, config: SequenceMatchingConfig) -> None:
-        self._shifts = alignment_shifts(config)
-        self._rows: deque[Row] = deque(maxlen=config.sequence_length)
+        self._lines = LineMatcher(config.sequence_length, searched_slopes(config))
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._lines)
 
     def clear(self) -> None:
         """Begin a new window, as with a new session."""
-        self._rows.clear()
+        self._lines.clear()
 
-    def push(self, row: Row) -> None:
-        """Add the newest normalised row; rows may grow from push to push as places are added."""
-        self._rows.append(row)
-
-    def scores(self, session_starts: NDArray[np.int64]) -> Row:
-        """For each place, the best mean of the window's rows along a line that ends there.
-
-        A line stays within the session of the place it ends at. Where it leaves that session, or
-        runs into places younger than the row, it collects zero: the average of the row, neither
-        for nor against.
+    def push(self, row: Row, session_starts: NDArray[np.int64], advance: int = 1) -> None:
+        """Add the newest normalised row; rows may grow from push to push as places are added.
 
         Args:
             session_starts: (S,) ascending index of the first place of each session, first is 0.
-
-        Returns:
-            (N,) float32, N the length of the newest row.
+            advance: by how many frames the view has moved on. The row stands for all of them; with
+                0 it takes the place of the newest.
         """
-        newest = self._rows[-1]
-        bounds = np.append(session_starts, len(newest))
-        best = np.full(len(newest), -np.inf, np.float32)
-        for shifts in self._shifts:
-            total = np.zeros(len(newest), np.float32)
-            for row, shift in zip(reversed(self._rows), shifts, strict=False):
-                for first, last in pairwise(bounds):
-                    end = min(last, len(row) + shift)
-                    if first + shift < end:
-                        total[first + shift : end] += row[first : end - shift]
-            np.maximum(best, total, out=best)
-        return best / np.float32(len(self._rows))
+        laid_out = self._laid_out(quantised(row), session_starts)
+        if advance == 0 and len(self._lines):
+            self._lines.amend(laid_out)
+        for _ in range(advance if len(self._lines) else 1):
+            self._lines.push(laid_out)
+
+    def push_sparse(
+        self,
+        places: NDArray[np.int64],
+        values: Row,
+        session_starts: NDArray[np.int64],
+        count: int,
+        advance: int = 1,
+    ) -> None:
+        """As ``push`` for a row of ``count`` places that is zero at all but the given ones."""
+        positions = self._positions(places, session_starts)
+        extent = count + (len(session_starts) - 1) * self._lines.span
+        row = quantised(values)
+        if advance == 0 and len(self._lines):
+            self._lines.amend(row, positions, extent)
+        for _ in range(advance if len(self._lines) else 1):
+            self._lines.push(row, positions, extent)
+
+    def scores(self, session_starts: NDArray[np.int64], count: int) -> Row:
+        """(count,) float32: for each place the best mean of the window along a line ending there.
+
+        ``count`` is the length of the newest row.
+        """
+        gap = self._lines.span
+        best = self._lines.best(count + (len(session_starts) - 1) * gap)
+        if len(session_starts) == 1:
+            return best
+        bounds = [*session_starts, count]
+        parts = [
+            best[first + index * gap : last + index * gap]
+            for index, (first, last) in enumerate(pairwise(bounds))
+        ]
+        return np.concatenate(parts)
+
+    def scores_at(self, places: NDArray[np.int64], session_starts: NDArray[np.int64]) -> Row:
+        """As ``scores``, for the given places alone."""
+        return self._lines.best_at(self._positions(places, session_starts))
+
+    def _positions(
+        self, places: NDArray[np.int64], session_starts: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        sessions = np.searchsorted(session_starts, places, "right") - 1
+        return np.asarray(places + sessions * self._lines.span, np.int64)
+
+    def _laid_out(self, values: Values, session_starts: NDArray[np.int64]) -> Values:
+        """Sessions one after the other with gaps that no line bridges."""
+        if len(session_starts) == 1:
+            return values
+        gap = self._lines.span
+        result = np.zeros(len(values) + (len(session_starts) - 1) * gap, np.int16)
+        for index, (first, last) in enumerate(pairwise([*session_starts, len(values)])):
+            result[first + index * gap : last + index * gap] = values[first:last]
+        return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch.nn import functional
 
 from vpr.config import SegmentationConfig
 from vpr.models.backbone import IMAGENET_MEAN, IMAGENET_STD
+from vpr.models.compiled import CompiledNetwork, RuntimeUnavailableError, compiled_for_cpu
 from vpr.models.espnetv2 import EspNetV2, espnetv2_scale
 from vpr.models.light_segmenter import LightSegmenter
 from vpr.models.torchvision_import import import_torchvision
@@ -32,7 +34,11 @@ from vpr.semantics.classes import (
 EMBEDDED_WEIGHTS = Path(__file__).parent / "light_simulated_towns.safetensors"
 HALF = (0.5,) * 3
 ESPNET_CLASSES = CLASS_COUNT + 1  # the authors' networks have "unlabelled" as their last
+COMPILED_SHAPES = 8  # kept at a time: a camera has one, a folder of images may have several
+COMMON_ASPECT = (3, 4)  # rows to columns of most cameras: compiled for before the first image
 SEGMENTERS = ("light", "deeplabv3plus_resnet101", "espnetv2", "torchvision:NAME")
+
+logger = logging.getLogger(__name__)
 
 
 class SegmentationError(ValueError):
@@ -98,15 +104,28 @@ class _Network:
     classes: Callable[[Tensor], Tensor]  # likelihoods (B, K, h, w) to (B, 19, h, w)
 
 
+class _Logits(nn.Module):
+    """A network's logits alone, to be compiled."""
+
+    def __init__(self, network: _Network) -> None:
+        super().__init__()
+        self.module = network.module
+        self._logits = network.logits
+
+    def forward(self, batch: Tensor) -> Tensor:
+        return self._logits(batch)
+
+
 class NetworkSegmenter:
     """A segmentation network made ready: resizing, normalisation, softmax, label set.
 
     Args:
-        config: network, weights, input width, device and precision.
+        config: network, weights, input width, device, runtime and precision.
 
     Raises:
         SegmentationError: unknown network, or its library is missing.
         WeightsError: weights that cannot be had or do not fit; names the first layer.
+        RuntimeUnavailableError: the runtime asked for cannot run the network.
     """
 
     def __init__(self, config: SegmentationConfig) -> None:
@@ -115,12 +134,21 @@ class NetworkSegmenter:
         self._device = _device(config.device)
         self._mixed = config.mixed_precision and self._device.type == "cuda"
         self._width = config.network_width
+        self._threads, self._runtime = config.threads, config.runtime
         self._network = make_network(config.segmenter, config.segmenter_weights)
         module = self._network.module.to(self._device)
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         scale = torch.tensor(self._network.std, device=self._device) * 255.0
         shift = torch.tensor(self._network.mean, device=self._device) * 255.0
         self._scale, self._shift = scale.view(1, 3, 1, 1), shift.view(1, 3, 1, 1)
+        self._compiled: dict[torch.Size, CompiledNetwork] = {}
+        self._compiles = self._runtime != "pytorch" and self._device.type == "cpu"
+        if self._runtime == "openvino" and not self._compiles:
+            raise RuntimeUnavailableError(
+                "runtime openvino runs on the CPU: set device cpu or auto"
+            )
+        if self._compiles:
+            self._compiled_for(self.batch(np.zeros((*COMMON_ASPECT, 3), np.uint8)))
 
     def __call__(self, image: Image) -> Segmentation:
         return Segmentation(self.likelihoods(self.batch(image))[0])
@@ -142,6 +170,8 @@ class NetworkSegmenter:
 
     def logits(self, batch: Tensor) -> Tensor:
         """The network's forward pass alone, (1, K, h, w)."""
+        if (compiled := self._compiled_for(batch)) is not None:
+            return compiled(batch.numpy())[0]
         with torch.inference_mode(), torch.autocast(self._device.type, enabled=self._mixed):
             return self._network.logits(batch)
 
@@ -150,13 +180,31 @@ class NetworkSegmenter:
         with torch.inference_mode():
             return self._network.classes(self.logits(batch).float().softmax(dim=1))
 
+    def _compiled_for(self, batch: Tensor) -> CompiledNetwork | None:
+        """The network for inputs of this shape; None where PyTorch runs it."""
+        shape = batch.shape
+        if self._compiles and shape not in self._compiled:
+            if len(self._compiled) == COMPILED_SHAPES:
+                self._compiled.clear()
+            try:
+                self._compiled[shape] = compiled_for_cpu(
+                    _Logits(self._network), batch, self._threads
+                )
+            except RuntimeUnavailableError as error:
+                if self._runtime == "openvino":
+                    raise
+                self._compiles = False
+                logger.warning("PyTorch runs the segmenter, more slowly: %s", error)
+        return self._compiled.get(shape)
+
 
 def make_network(name: str, weights: str) -> _Network:
     """Build a segmentation network by name; see ``SEGMENTERS``.
 
     Args:
         weights: ``embedded`` (with ``light``), ``library`` (torchvision's own, downloaded),
-            ``none`` (random, for tests), or a ``.safetensors``, ``.pth`` or ``.pt`` file.
+            ``none`` (random, for tests), or a ``.safetensors``, ``.pth`` or ``.pt`` file, or a
+            folder that holds one.
 
     Raises:
         SegmentationError: unknown network, or its library is missing.

@@ -75,6 +75,20 @@ def overcast_evening(seed: int) -> Lighting:
     )
 
 
+def night(seed: int) -> Lighting:
+    """Hardly any light, from nowhere: what a camera with little sensitivity sees after dark."""
+    rng = np.random.default_rng([seed, 303])
+    return Lighting(
+        sun_azimuth=_morning_azimuth(seed) + float(rng.uniform(1.8, 3.0)),
+        sun_elevation=np.radians(60.0),
+        sun=np.array([0.05, 0.04, 0.03]),
+        ambient=np.array([0.16, 0.12, 0.09]),
+        sky=_sky(rng, zenith=(26, 14, 8), horizon=(48, 34, 26), cloudiness=0.5),
+        haze=60.0,
+        vignette=0.45,
+    )
+
+
 def _morning_azimuth(seed: int) -> float:
     return float(np.random.default_rng([seed, 300]).uniform(-np.pi, np.pi))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,8 +51,17 @@ class World:
         return min(lap, len(self.renderers) - 1)
 
 
-def build_world(seed: int, camera: CameraModel, camera_height: float) -> World:
-    """Plan, build and light the town of a seed: the same seed gives the same town."""
+def build_world(
+    seed: int,
+    camera: CameraModel,
+    camera_height: float,
+    lights: Sequence[Callable[[int], Lighting]] = (sunny_morning, overcast_evening),
+) -> World:
+    """Plan, build and light the town of a seed: the same seed gives the same town.
+
+    Args:
+        lights: of each of the two laps.
+    """
     rng = np.random.default_rng([seed, 100])
     plan = plan_town(seed)
     builder = AtlasBuilder()
@@ -72,7 +82,7 @@ def build_world(seed: int, camera: CameraModel, camera_height: float) -> World:
             camera,
             camera_height,
         )
-        for light in (sunny_morning(seed), overcast_evening(seed))
+        for light in (make(seed) for make in lights)
     )
     return World(seed, plan, PanelSet.of(houses + furniture), renderers, traffic)
 

@@ -1,0 +1,278 @@
+"""What one live matching step costs, beside other ways of doing the same, in one run.
+
+A step is all that the recognizer does for a frame: search, sequence, ranking, remembering. Places
+are a made-up walk whose neighbours resemble each other, saved as a map and loaded from it; the
+queries are a second visit to a part of it. Everything runs on one core.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import faiss
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vpr.config import SequenceMatchingConfig
+from vpr.evaluation.map_scale import MODEL, add_places, resident_bytes
+from vpr.maps.folder import open_part
+from vpr.places.convolution import sequence_distances
+from vpr.places.descriptors import DescriptorRows
+from vpr.places.recognizer import PlaceRecognizer
+
+DIMENSION = 256
+SIZES = (10_000, 100_000, 1_000_000)
+LENGTHS = (5, 10, 20, 50)
+LOOP_LIMIT = 10_000  # places up to which the loop over places is run
+CONVOLUTION_LIMIT = 100_000  # the same for the convolution of the whole window
+HNSW_LIMIT = 100_000  # the same for the graph, which takes long to build
+HNSW_LINKS, HNSW_EFFORT = 32, 64
+WALK_SMOOTHNESS = 0.9  # correlation of neighbouring places
+QUERY_NOISE = 4.0  # length of what a second visit adds to a descriptor of length 1
+TOLERANCE = 2  # places
+QUERIES = 150
+SLOW_STEPS = 3  # of peers that take seconds
+SECOND = 1_000_000_000
+
+Descriptors = NDArray[np.float32]
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """One way of search at one sequence length."""
+
+    milliseconds: float  # median
+    recall: float  # share of queries found within TOLERANCE places, once the window is full
+    bytes_per_place: float  # resident memory that loading and searching the map took
+
+
+@dataclass(frozen=True)
+class MatchingCost:
+    """One size of map and one length; milliseconds are medians, None where a peer was left out."""
+
+    places: int
+    length: int
+    exact: StepCost
+    approximate: StepCost
+    flat: float
+    hnsw: float | None
+    hnsw_recall: float | None  # share of true nearest neighbours found
+    convolution: float | None
+    numpy_loop: float | None
+    same_nearest_in_half_precision: float  # share of queries whose nearest place is the same
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields by name."""
+        return asdict(self)
+
+
+def matching_costs(
+    sizes: Sequence[int] = SIZES, lengths: Sequence[int] = LENGTHS
+) -> list[MatchingCost]:
+    """One row for each size and length, each size in a process of its own."""
+    return [row for size in sizes for row in _alone(_costs_of_size, size, tuple(lengths))]
+
+
+def cost_rows(details: dict[str, Any]) -> list[dict[str, str]]:
+    """``what``, ``ours``, ``peer`` and ``wanted`` of each size; figures go into ``details``."""
+    costs = matching_costs()
+    details["sequence_cost"] = [cost.to_json() for cost in costs]
+    rows = []
+    for size in SIZES:
+        of_size = [cost for cost in costs if cost.places == size]
+        rows += [_exact_row(of_size), _approximate_row(of_size)]
+    return rows
+
+
+def _exact_row(costs: list[MatchingCost]) -> dict[str, str]:
+    steps = [cost.exact for cost in costs]
+    flat = costs[0].flat
+    peers = [f"FAISS Flat {flat:.2f} ms (ratio {steps[0].milliseconds / flat:.2f})"]
+    if costs[0].convolution is not None:
+        peers.append(f"convolution anew {_joined([c.convolution for c in costs])} ms")
+    if costs[0].numpy_loop is not None:
+        peers.append(f"loop over places {_joined([c.numpy_loop for c in costs])} ms")
+    return {
+        "what": f"exact step, {_what(costs)}",
+        "ours": f"{_joined([s.milliseconds for s in steps])} ms; {_bytes(steps)} bytes a place",
+        "peer": "; ".join(peers),
+        "wanted": "ratio ≤ 1.1, not growing with frames",
+    }
+
+
+def _approximate_row(costs: list[MatchingCost]) -> dict[str, str]:
+    steps = [cost.approximate for cost in costs]
+    kept = [cost.approximate.recall / max(cost.exact.recall, 1e-9) for cost in costs]
+    hnsw, found = costs[0].hnsw, costs[0].hnsw_recall
+    none = hnsw is None or found is None
+    return {
+        "what": f"approximate step, {_what(costs)}",
+        "ours": f"{_joined([s.milliseconds for s in steps])} ms; {_joined(kept)} of exact recall; "
+        f"{_bytes(steps)} bytes a place",
+        "peer": "-" if none else f"HNSW {hnsw:.2f} ms, finds {found:.2f} of the nearest",
+        "wanted": "≤ 1 ms at 100,000, ≥ 0.99 of exact recall",
+    }
+
+
+def _what(costs: list[MatchingCost]) -> str:
+    frames = " / ".join(str(cost.length) for cost in costs)
+    return f"{costs[0].places:,} places, {frames} frames"
+
+
+def _joined(values: Sequence[float | None]) -> str:
+    return " / ".join("-" if value is None else f"{value:.2f}" for value in values)
+
+
+def _bytes(steps: list[StepCost]) -> str:
+    return " / ".join(f"{step.bytes_per_place:.0f}" for step in steps)
+
+
+def made_up_walk(count: int, seed: int = 0) -> Descriptors:
+    """(count, DIMENSION) descriptors that change steadily along a path."""
+    generator = np.random.default_rng(seed)
+    walk = generator.standard_normal((count, DIMENSION), dtype=np.float32)
+    fresh = np.float32(np.sqrt(1.0 - WALK_SMOOTHNESS**2))
+    for index in range(1, count):
+        walk[index] = WALK_SMOOTHNESS * walk[index - 1] + fresh * walk[index]
+    walk /= np.linalg.norm(walk, axis=1, keepdims=True)
+    return walk
+
+
+def seen_again(places: Descriptors, seed: int = 1) -> Descriptors:
+    """The same places on a second visit."""
+    noise = np.random.default_rng(seed).standard_normal(places.shape, dtype=np.float32)
+    seen = places + QUERY_NOISE / np.sqrt(DIMENSION) * noise
+    return np.asarray(seen / np.linalg.norm(seen, axis=1, keepdims=True), np.float32)
+
+
+def _alone(work: Callable[..., Result], *arguments: Any) -> Result:
+    """The work done in a process of its own, whose memory nothing else has used."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as process:
+        return process.submit(work, *arguments).result()
+
+
+def _costs_of_size(places: int, lengths: tuple[int, ...]) -> list[MatchingCost]:
+    faiss.omp_set_num_threads(1)
+    torch.set_num_threads(1)
+    walk = made_up_walk(places)
+    first = places // 2
+    queries = seen_again(walk[first : first + QUERIES])
+    with tempfile.TemporaryDirectory() as scratch:
+        add_places(Path(scratch), walk)
+        flat_ms, nearest = _flat(walk, queries)
+        hnsw_ms, hnsw_recall = _hnsw(walk, queries, nearest)
+        same = _same_nearest_in_half_precision(walk, queries, nearest)
+        peers = [(_convolution_ms(walk, queries, n), _loop_ms(walk, queries, n)) for n in lengths]
+        del walk
+        rows = []
+        for length, (convolution_ms, loop_ms) in zip(lengths, peers, strict=True):
+            exact, approximate = (
+                _alone(_step_cost, Path(scratch), queries, first, length, above) for above in (0, 1)
+            )
+            peer_ms = (flat_ms, hnsw_ms, hnsw_recall, convolution_ms, loop_ms)
+            rows.append(MatchingCost(places, length, exact, approximate, *peer_ms, same))
+    return rows
+
+
+def _step_cost(
+    folder: Path, queries: Descriptors, first: int, length: int, shortlist_above: int
+) -> StepCost:
+    faiss.omp_set_num_threads(1)
+    config = SequenceMatchingConfig.from_file(
+        sequence_length=length,
+        shortlist_above=shortlist_above,
+        exclude_recent_keyframes=QUERIES,  # all of the second visit
+        min_probability=0.0,
+    )
+    before = resident_bytes()
+    recognizer = PlaceRecognizer(config)
+    part = open_part(folder, "places")
+    recognizer.load(part)
+    recognizer.settle()
+    spent, right = [], []
+    for index, query in enumerate(queries):
+        started = time.perf_counter()
+        matches = recognizer.observe((part.count + index) * SECOND, query, MODEL).matches
+        spent.append(time.perf_counter() - started)
+        found = None if matches is None or not matches.candidates else matches.candidates[0]
+        off = None if found is None else found.reference_id - first - index
+        right.append(off is not None and abs(off) <= TOLERANCE)
+    grown = resident_bytes() - before
+    return StepCost(
+        1e3 * float(np.median(spent[length:])), float(np.mean(right[length:])), grown / part.count
+    )
+
+
+def _flat(walk: Descriptors, queries: Descriptors) -> tuple[float, NDArray[np.int64]]:
+    index = faiss.IndexFlatIP(DIMENSION)
+    index.add(walk)
+    milliseconds = _median_ms(lambda query: index.search(query[None], 10), queries[:40])
+    return milliseconds, index.search(queries, 1)[1][:, 0]
+
+
+def _hnsw(
+    walk: Descriptors, queries: Descriptors, nearest: NDArray[np.int64]
+) -> tuple[float | None, float | None]:
+    if len(walk) > HNSW_LIMIT:
+        return None, None
+    index = faiss.IndexHNSWFlat(DIMENSION, HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
+    index.add(walk)
+    index.hnsw.efSearch = HNSW_EFFORT
+    milliseconds = _median_ms(lambda query: index.search(query[None], 10), queries)
+    return milliseconds, float(np.mean(index.search(queries, 1)[1][:, 0] == nearest))
+
+
+def _same_nearest_in_half_precision(
+    walk: Descriptors, queries: Descriptors, nearest: NDArray[np.int64]
+) -> float:
+    rows = DescriptorRows(DIMENSION)
+    rows.extend(walk)
+    found = [int(rows.similarities(query).argmax()) for query in queries]
+    return float(np.mean(found == nearest))
+
+
+def _convolution_ms(walk: Descriptors, queries: Descriptors, length: int) -> float | None:
+    """Distances of the whole window and their convolution, anew for each frame."""
+    if len(walk) > CONVOLUTION_LIMIT:
+        return None
+    references = torch.from_numpy(walk)
+    window = torch.from_numpy(queries[:length])
+
+    def step(_: Descriptors) -> None:
+        sequence_distances(1.0 - window @ references.T, length).argmin()
+
+    return _median_ms(step, queries[: 2 * SLOW_STEPS])
+
+
+def _loop_ms(walk: Descriptors, queries: Descriptors, length: int) -> float | None:
+    """A loop over the places, as codes that compare one by one do it."""
+    if len(walk) > LOOP_LIMIT:
+        return None
+    window = queries[:length]
+
+    def step(_: Descriptors) -> None:
+        min(
+            float(np.sum(1.0 - np.einsum("ij,ij->i", window, walk[i : i + length])))
+            for i in range(len(walk) - length + 1)
+        )
+
+    return _median_ms(step, queries[:SLOW_STEPS])
+
+
+def _median_ms(work: Callable[[Descriptors], object], queries: Descriptors) -> float:
+    spent = []
+    for query in queries:
+        started = time.perf_counter()
+        work(query)
+        spent.append(time.perf_counter() - started)
+    return 1e3 * float(np.median(spent[1:]))
