@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 from vpr.learning.calibrating import (
     JudgedMatches,
+    assured_share,
     choose_threshold,
+    drives_needed,
     fit_falling_map,
-    lower_bound,
     precision_held,
     reliability,
 )
@@ -70,12 +71,23 @@ def test_too_few_matches_are_refused_with_the_number_needed():
 
 
 def test_the_threshold_holds_on_nearly_all_new_drives_though_drives_differ():
-    held = []
-    for seed in range(20):
-        chosen = choose_threshold(drawn(seed, spread=0.05), 0.95, 0.95)
-        assert chosen.drive_confidence == pytest.approx(1 - 1 / 21)
-        held.append(precision_held(drawn(100 + seed, spread=0.05), chosen.distance, 0.95))
-    assert np.mean(held) >= 0.95
+    shares = []
+    for seed in range(40):
+        calibration = drawn(seed, drives=59, each=60, spread=0.05)
+        chosen = choose_threshold(calibration, 0.95, 0.95, 0.95)
+        assert chosen.assured_drives >= 0.95
+        new = drawn(100 + seed, drives=400, each=60, spread=0.05)
+        shares.append(precision_held(new, chosen.distance, 0.95).mean())
+    assert np.mean(np.array(shares) >= 0.95) >= 0.9  # 0.95 is what was asked for
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000), st.integers(59, 120))
+def test_on_its_own_drives_no_more_fail_than_the_bound_allows(seed, drives):
+    matches = drawn(seed, drives=drives, each=40, spread=0.05)
+    chosen = choose_threshold(matches, 0.9, 0.95, 0.95)
+    failing = int((~precision_held(matches, chosen.distance, 0.9)).sum())
+    assert assured_share(drives, np.array(failing), 0.95) >= chosen.assured_drives >= 0.95
 
 
 def test_one_threshold_for_all_pooled_matches_would_not_hold():
@@ -91,11 +103,18 @@ def test_one_threshold_for_all_pooled_matches_would_not_hold():
 
 
 def test_few_drives_are_said_to_assure_little():
-    chosen = choose_threshold(drawn(0, drives=3), 0.9, 0.95)
-    assert chosen.drive_confidence == pytest.approx(0.75)
+    chosen = choose_threshold(drawn(0, drives=3), 0.9, 0.95, 0.95)
+    assert chosen.assured_drives == pytest.approx(0.05 ** (1 / 3))
     assert chosen.drives == 3
 
 
 def test_the_bound_is_clopper_and_pearsons():
-    bound = lower_bound(np.array([0, 10, 299, 98]), np.array([10, 10, 299, 100]), 0.95)
-    np.testing.assert_allclose(bound, [0.0, 0.05**0.1, 0.05 ** (1 / 299), 0.93844], atol=1e-4)
+    shares = assured_share(100, np.array([0, 2]), 0.95)
+    np.testing.assert_allclose(shares, [0.05**0.01, 0.93844], atol=1e-4)
+
+
+def test_with_as_many_drives_as_are_needed_the_share_is_assured():
+    needed = drives_needed(0.95, 0.95)
+    assert needed == 59
+    assert assured_share(needed, np.array(0), 0.95) >= 0.95
+    assert assured_share(needed - 1, np.array(0), 0.95) < 0.95

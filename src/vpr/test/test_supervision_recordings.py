@@ -2,6 +2,8 @@
 
 import csv
 import json
+import resource
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
 
@@ -207,6 +209,23 @@ def test_a_killed_labelling_goes_on_to_the_same_folder(tmp_path):
     assert cv2.imread(str(resumed / "map.png")) is not None
 
 
+def test_a_full_disk_leaves_whole_rows_and_labelling_goes_on(tmp_path):
+    label_recording("bag", events(), config(tmp_path / "whole"), progress=False)
+    rows = (tmp_path / "whole/keyframes.csv").read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(rows) - 40, hard))  # amid the last row
+    try:
+        with pytest.raises(DatasetError, match="cannot write to"):
+            label_recording("bag", events(), config(tmp_path / "set"), progress=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    begun = (tmp_path / "set/keyframes.csv").read_bytes()
+    assert rows.startswith(begun)
+    assert begun.endswith(b"\n")
+    label_recording("bag", events(), config(tmp_path / "set"), progress=False)
+    assert (tmp_path / "set/keyframes.csv").read_bytes() == rows
+
+
 def test_a_recording_is_labelled_once_and_another_one_added(tmp_path):
     folder = tmp_path / "set"
     label_recording("one", events(), config(folder), progress=False)
@@ -214,6 +233,15 @@ def test_a_recording_is_labelled_once_and_another_one_added(tmp_path):
         label_recording("one", events(), config(folder), progress=False)
     label_recording("two", events(), config(folder), progress=False)
     assert read_manifest(folder).sessions == 2
+
+
+def test_a_receiver_that_stands_still_is_refused_with_the_reason(tmp_path):
+    fix = GpsFix(*ORIGIN)
+    still = (replace(event, fix=fix) if event.fix is not None else event for event in events())
+    only_gps = (event for event in still if event.fix is not None or event.image is not None)
+    with pytest.raises(DatasetError, match="not moved"):
+        label_recording("still", only_gps, config(tmp_path / "set"), progress=False)
+    assert not (tmp_path / "set").exists()
 
 
 def test_a_recording_without_gps_is_refused_with_the_reason(tmp_path):

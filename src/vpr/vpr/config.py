@@ -435,6 +435,7 @@ class FineTuningConfig(NodeConfig):
     exclude_recent_keyframes: int = Field(ge=0)
     candidates: int = Field(ge=1, le=100)
     wanted_precisions: Annotated[list[Annotated[float, Field(gt=0.0, lt=1.0)]], Field(min_length=1)]
+    wanted_drives: Annotated[float, Field(gt=0.5, lt=1.0)]
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)]
 
     @model_validator(mode="after")

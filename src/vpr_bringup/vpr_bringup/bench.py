@@ -82,10 +82,7 @@ def run_bench(out: Path, readme: Path | None) -> None:
         lines += section()
         details["lines"] = [asdict(line) for line in lines]
         (out / "results.json").write_text(json.dumps(details, indent=2) + "\n")
-    table = Table("figure", "ours", "peer, same run", "wanted", title="results")
-    for line in lines:
-        table.add_row(line.what, line.ours, line.peer, line.wanted)
-    console.print(table)
+    print_lines(lines)
     if readme is not None:
         write_readme(readme, lines)
 
@@ -100,14 +97,25 @@ def data_folder() -> Path | None:
     return None
 
 
-def write_readme(readme: Path, lines: Iterable[Line]) -> None:
+def print_lines(lines: Iterable[Line]) -> None:
+    """Show the results as a table."""
+    table = Table("figure", "ours", "peer, same run", "wanted", title="results")
+    for line in lines:
+        table.add_row(line.what, line.ours, line.peer, line.wanted)
+    console.print(table)
+
+
+def write_readme(
+    readme: Path, lines: Iterable[Line], markers: tuple[str, str] = (BEGIN, END)
+) -> None:
     """Replace what stands between the two markers of the README."""
+    begin, end = markers
     rows = ["| figure | ours | peer, same run | wanted |", "|---|---|---|---|"]
     rows += [f"| {line.what} | {line.ours} | {line.peer} | {line.wanted} |" for line in lines]
     text = readme.read_text()
-    head, _, rest = text.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    readme.write_text(f"{head}{BEGIN}\n" + "\n".join(rows) + f"\n{END}{tail}")
+    head, _, rest = text.partition(begin)
+    _, _, tail = rest.partition(end)
+    readme.write_text(f"{head}{begin}\n" + "\n".join(rows) + f"\n{end}{tail}")
 
 
 def worlds(out: Path, details: dict[str, Any]) -> list[Line]:

@@ -1,95 +1,293 @@
-"""Self-supervised learning, measured: simulated towns, real data sets, search and training speed.
+"""Self-supervised learning, measured: simulated towns, real images, training speed, search.
 
-``python -m vpr_bringup.bench_selfsup OUT`` makes the towns, trains, calibrates and judges; it takes
-about an hour on two cores. Towns used to learn, to choose the epoch, to calibrate and to judge are
-different ones; each is driven twice, in the morning and in an overcast evening.
+``python -m vpr_bringup.bench_selfsup [OUT] [--full] [--readme]`` makes the towns, trains,
+calibrates and judges. Towns used to learn, to choose the epoch, to calibrate and to judge are
+different ones; each is driven twice, in the morning and in an overcast evening. What a run has
+made in OUT the next one finds there.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.progress import track
 
 from vpr.bags.reader import BagReader
 from vpr.config import EmbeddingConfig, FineTuningConfig, GpsImageSyncConfig
-from vpr.evaluation.leave_one_out import leave_one_out_rows
+from vpr.evaluation.leave_one_out import REAL_SETS, leave_one_out_rows
 from vpr.evaluation.search_time import search_rows
 from vpr.evaluation.selfsup import evaluate_selfsup
+from vpr.evaluation.training_speed import training_speed
 from vpr.learning.descriptor import TrainingData, train_descriptor
+from vpr.learning.drives import read_drives
+from vpr.learning.features import read_features
+from vpr.learning.networks import make_learner
+from vpr.learning.trainer import Trainer
+from vpr.models.embedder import Embedder
 from vpr.simulation.config import SimulationConfig
 from vpr.simulation.recording import own_spot, record_drive
-from vpr.supervision.dataset import MANIFEST
 from vpr.supervision.map_picture import MAP_PICTURE
 from vpr.supervision.recordings import bag_events, label_recording
+from vpr_bringup.bench import Line, data_folder, print_lines, write_readme
 
-LEARNT = range(2000, 2014)  # seeds of towns; their GPS has noise and gaps
-CHOOSING = range(2100, 2103)  # the epoch; exact GPS from here on, which plays the truth
-CALIBRATED = range(2103, 2122)
-JUDGED = range(2200, 2222)
-KEYFRAME_TRANSLATION = 2.0  # m; towns are small
-IMAGE_RATE = 2.0  # Hz
+FIRST_EXACT = 3100  # from this seed on GPS is exact and plays the truth; before, noise and gaps
+KEYFRAME_TRANSLATION = 2.0  # m; less than lies between two images
+CAMERA = {"image_width": 320, "image_height": 240, "image_rate": 1.0}  # 5 m between images
 EXACT = {"gps_noise": 0.05, "gps_gap_share": 0.0}
+MARKERS = ("<!-- selfsup: begin (bench_selfsup) -->", "<!-- selfsup: end -->")
 console = Console()
 
 
-def town(seed: int, folder: Path, exact: bool) -> Path:
-    """The labelled drives through one town; made once."""
-    out = folder / f"town_{seed}"
-    if (out / MANIFEST).exists() and (out / MAP_PICTURE).exists():
-        return out
-    bag = folder / f"bag_{seed}"
-    truth: dict[str, Any] = EXACT if exact else {}
-    config = SimulationConfig(image_rate=IMAGE_RATE, gps_longitude=own_spot(seed), **truth)
-    record_drive(bag, seed, config, overwrite=True)
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured; the towns are seeds."""
+
+    learnt: range
+    choosing: range  # the epoch
+    calibrated: range
+    judged: range
+    real_sets: int  # the first so many
+    places: tuple[int, ...]  # remembered, in the search
+
+    def towns(self) -> list[int]:
+        """All seeds."""
+        return [*self.learnt, *self.choosing, *self.calibrated, *self.judged]
+
+
+REDUCED = Sizes(
+    range(3000, 3008), range(3100, 3101), range(3200, 3219), range(3300, 3308), 3, (1_000, 10_000)
+)
+FULL = Sizes(
+    range(3000, 3040), range(3100, 3103), range(3200, 3259), range(3300, 3322), 4,
+    (1_000, 10_000, 50_000),
+)  # fmt: skip
+
+
+def run_bench(out: Path, sizes: Sizes, readme: Path | None) -> None:
+    """Measure everything, print it, write ``selfsup.json`` and, if asked, the README's table."""
+    out.mkdir(parents=True, exist_ok=True)
+    folders = make_towns(out, sizes.towns())
+    lines: list[Line] = []
+    details: dict[str, Any] = {}
+    sections: tuple[Callable[[], list[Line]], ...] = (
+        lambda: towns(out, folders, sizes, details),
+        lambda: speed(out, folders, sizes, details),
+        lambda: real_images(out, sizes, details),
+        lambda: search(sizes, details),
+    )
+    for section in sections:
+        lines += section()
+        details["lines"] = [asdict(line) for line in lines]
+        (out / "selfsup.json").write_text(json.dumps(details, indent=2) + "\n")
+    print_lines(lines)
+    if readme is not None:
+        write_readme(readme, lines, MARKERS)
+
+
+def make_towns(out: Path, seeds: Iterable[int]) -> dict[int, Path]:
+    """The labelled drives through each town; those already made are kept."""
+    folders = {seed: out / f"town_{seed}" for seed in seeds}
+    missing = [seed for seed, folder in folders.items() if not (folder / MAP_PICTURE).exists()]
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        made = pool.map(make_town, (folders[seed] for seed in missing), missing)
+        for _ in track(made, "driving through the towns", len(missing), console):
+            pass
+    return folders
+
+
+def make_town(folder: Path, seed: int) -> None:
+    """Drive through a town and label what was recorded."""
+    bag = folder.with_name(f"bag_{seed}")
+    truth: dict[str, Any] = EXACT if seed >= FIRST_EXACT else {}
+    config = SimulationConfig(gps_longitude=own_spot(seed), **CAMERA, **truth)
+    record_drive(bag, seed, config, overwrite=True, progress=False)
+    shutil.rmtree(folder, ignore_errors=True)
     label = GpsImageSyncConfig.from_file(
-        dataset=str(out), keyframe_translation=KEYFRAME_TRANSLATION
+        dataset=str(folder), keyframe_translation=KEYFRAME_TRANSLATION
     )
     with BagReader(bag) as reader:
-        label_recording(f"town_{seed}", bag_events(reader), label)
-    return out
+        label_recording(folder.name, bag_events(reader), label, progress=False)
+    shutil.rmtree(bag)
 
 
-def towns_figures(out: Path) -> dict[str, Any]:
-    """Learn in some towns, judge in others: what ``vpr eval selfsup`` says, and the training."""
-    learnt = [town(seed, out, exact=False) for seed in LEARNT]
-    choosing, calibrated, judged = (
-        [town(seed, out, exact=True) for seed in seeds] for seeds in (CHOOSING, CALIBRATED, JUDGED)
+def towns(out: Path, folders: dict[int, Path], sizes: Sizes, details: dict[str, Any]) -> list[Line]:
+    """Learn in some towns, judge in others: what ``vpr eval selfsup`` says."""
+    learnt, choosing, calibrated, judged = (
+        [folders[seed] for seed in seeds]
+        for seeds in (sizes.learnt, sizes.choosing, sizes.calibrated, sizes.judged)
     )
     embedding, config = EmbeddingConfig.from_file(), FineTuningConfig.from_file()
     model = out / "towns.safetensors"
     trained = train_descriptor(TrainingData(learnt, choosing, calibrated), model, embedding, config)
     figures = evaluate_selfsup(judged, model, out / "figures", embedding, config)
-    figures["training"] = {
+    details["towns"] = figures
+    details["training"] = {
         "epochs": trained.outcome.epochs,
         "best_epoch": trained.outcome.best_epoch,
-        "pairs_per_second": trained.outcome.pairs_per_second,
         "notes": list(trained.notes),
     }
-    return figures
+    counts = " / ".join(str(len(part)) for part in (learnt, choosing, calibrated, judged))
+    return [
+        Line("towns learnt from / epoch chosen on / calibrated on / judged on", counts, "-", "-"),
+        *_recognition(figures),
+        *_calibration(figures["calibration"]),
+        *_pose_graph(figures),
+    ]
 
 
-def real_rows(data: Path, out: Path) -> list[dict[str, float | str]]:
-    """Learn from three real data sets, judge on the fourth."""
-    return leave_one_out_rows(data, out, FineTuningConfig.from_file())
+def _recognition(figures: dict[str, Any]) -> list[Line]:
+    """The learned descriptor beside the untouched backbone."""
+    lines = []
+    mean = figures["mean_of_drives"]
+    within = {f"one memory of all towns, right within {r}": f for r, f in figures["within"].items()}
+    for where, found in {
+        "each town by itself": mean,
+        "one memory of all towns": figures["together"],
+        **within,
+    }.items():
+        ours, peer = found["learned"], found["backbone"]
+        full = "recall_at_100_precision"
+        gone = (ours[full] - peer[full]) / max(1.0 - peer[full], 1e-9)
+        lines += [
+            Line(
+                f"{where}: recall@1, average precision",
+                f"{ours['recall@1']:.3f}, {ours['average_precision']:.3f}",
+                f"{peer['recall@1']:.3f}, {peer['average_precision']:.3f} plain backbone",
+                "more",
+            ),
+            Line(
+                f"{where}: recall at 100 % precision",
+                f"{ours[full]:.3f}, {gone:.0%} of the misses gone",
+                f"{peer[full]:.3f} plain backbone",
+                "≥ 50 % gone",
+            ),
+        ]
+    return lines
+
+
+def _calibration(found: dict[str, Any]) -> list[Line]:
+    errors = found["expected_calibration_error"]
+    nearest, further = errors["nearest match"], errors["further candidates"]
+    lines = [
+        Line(
+            "expected calibration error, nearest match / further candidates",
+            f"{nearest:.3f} / {further:.3f}",
+            "-",
+            "≤ 0.030",
+        )
+    ]
+    for threshold in found["thresholds"]:
+        held, judged = threshold["drives_held"], threshold["drives_judged"]
+        lines.append(
+            Line(
+                f"threshold for precision {threshold['wanted_precision']:g}: held on, recall",
+                f"{held} of {judged} drives (promised on {threshold['assured_drives']:.0%}), "
+                f"{threshold['recall_here']:.2f}",
+                "-",
+                "19 of 20",
+            )
+        )
+    return lines
+
+
+def _pose_graph(figures: dict[str, Any]) -> list[Line]:
+    found = figures.get("pose_graph")
+    if found is None:
+        return []
+    after, before = found["rmse_optimised_m"], found["rmse_measured_m"]
+    what = "pose graph of one drive, RMSE"
+    return [Line(what, f"{after:.1f} m closed", f"{before:.1f} m drifting odometry", "less")]
+
+
+def speed(out: Path, folders: dict[int, Path], sizes: Sizes, details: dict[str, Any]) -> list[Line]:
+    """Pairs a second in training, and when data cost nothing."""
+    embedder = Embedder(EmbeddingConfig.from_file(runtime="pytorch"))
+    drives = read_drives([folders[seed] for seed in (*sizes.learnt[:5], sizes.choosing[0])])
+    features = read_features(drives, embedder)
+    training, validation = (features.drives.rows_of(part) for part in (range(5), [5]))
+    lines = []
+    details["speed"] = {}
+    for name, changes, steps in (
+        ("head on cached features", {}, 60),
+        ("last block of the backbone too, from image files", _UNFROZEN, 8),
+    ):
+        config = FineTuningConfig.from_file(**changes)
+        learner = make_learner(features, embedder, config, training)
+        model = out / "speed.safetensors"
+        trainer = Trainer(learner, features, training, validation, config, model)
+        found = training_speed(trainer, steps)
+        details["speed"][name] = asdict(found)
+        lines.append(
+            Line(
+                f"training, {name}",
+                f"{found.training:,.0f} pairs/s ({found.training / found.limit:.0%})",
+                f"{found.limit:,.0f} pairs/s forward and backward alone",
+                "near 100 %",
+            )
+        )
+    return lines
+
+
+_UNFROZEN: dict[str, Any] = {"unfreeze": 1, "batch_positives": 2}
+
+
+def real_images(out: Path, sizes: Sizes, details: dict[str, Any]) -> list[Line]:
+    """Learn from all real data sets but one, judge on that one."""
+    data = data_folder()
+    if data is None:
+        return []
+    config = FineTuningConfig.from_file()
+    rows = leave_one_out_rows(data, out, config, REAL_SETS[: sizes.real_sets])
+    details["real"] = rows
+    return [
+        Line(
+            f"{row['data set']}, learnt on the {sizes.real_sets - 1} other real sets: "
+            "recall@1, at 100 % precision, average precision",
+            f"{row['recall@1 after']:.3f}, {row['recall at 100 % after']:.3f}, "
+            f"{row['average precision after']:.3f}",
+            f"{row['recall@1 before']:.3f}, {row['recall at 100 % before']:.3f}, "
+            f"{row['average precision before']:.3f} plain backbone",
+            "more",
+        )
+        for row in rows
+    ]
+
+
+def search(sizes: Sizes, details: dict[str, Any]) -> list[Line]:
+    """What each index costs and finds."""
+    rows = search_rows(sizes.places)
+    details["search"] = rows
+    exact = {row["places"]: row for row in rows if row["index"] == "exact"}
+    return [
+        Line(
+            f"{row['index']} index of {row['places']:,} places: add, 10-NN, epsilon-NN; found",
+            f"{row['add_ms']:.3f}, {row['p50_ms']:.2f}, {row['within_p50_ms']:.2f} ms; "
+            f"{row['found']:.0%}",
+            f"{exact[row['places']]['p50_ms']:.2f} ms 10-NN exact",
+            "chosen by this",
+        )
+        for row in rows
+    ]
 
 
 def main() -> None:
-    """Measure everything and write ``selfsup.json``."""
+    """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--data", type=Path, help="folder of the real data sets")
+    parser.add_argument("out", type=Path, nargs="?", default=Path("out/bench_selfsup"))
+    parser.add_argument("--full", action="store_true", help="all sizes; half an hour")
+    parser.add_argument("--readme", action="store_true", help="write the README's table")
     arguments = parser.parse_args()
-    out: Path = arguments.out
-    out.mkdir(parents=True, exist_ok=True)
-    figures: dict[str, Any] = {"search": search_rows(), "towns": towns_figures(out)}
-    if arguments.data is not None:
-        figures["real"] = real_rows(arguments.data, out)
-    (out / "selfsup.json").write_text(json.dumps(figures, indent=2) + "\n")
-    console.print_json(data=figures)
+    sizes = FULL if arguments.full else REDUCED
+    run_bench(arguments.out, sizes, Path("README.md") if arguments.readme else None)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from vpr.config import FineTuningConfig, PoseGraphConfig
 from vpr.geometry import pose_from_xy_yaw, relative
 from vpr.graph.pose_graph import PoseGraph
 from vpr.learning.drives import Drives
-from vpr.learning.retrieval import look_up
+from vpr.places.index import IndexKind, make_index
 from vpr.records import ClosureState, Keyframe, LoopClosure, Pose
 
 TRANSLATION_NOISE = 5e-2  # m a step
@@ -49,25 +49,22 @@ def close_loops(
     drives: Drives,
     threshold: float,
     config: FineTuningConfig,
+    index: IndexKind = "auto",
     seed: int = 0,
 ) -> list[GraphStage]:
     """Drive one drive's keyframes with drifting odometry, closing loops below a distance.
 
+    As the paper's robot does (IV-C): keyframes go into an index one by one, and the nearest within
+    the distance, of those that were not just seen, is a loop closure.
+
     Args:
         drives: one drive, in order of time.
-        threshold: L2 distance up to which the nearest earlier keyframe is a loop closure.
+        threshold: L2 distance.
+        index: how the nearest ones are found.
     """
     truth = _poses(drives)
     odometry = _drifting(truth, seed)
-    rows = np.arange(len(drives))
-    matches = look_up(embeddings, drives.viewpoints, drives.drive, rows, config, k=1)
-    closing = {
-        int(query): int(reference[0])
-        for query, reference, distance in zip(
-            matches.queries, matches.references, matches.distances, strict=True
-        )
-        if distance[0] <= threshold
-    }
+    remembered = make_index(index, embeddings.shape[1])
     graph = PoseGraph(
         PoseGraphConfig.from_file(
             mode="se2", closure_model="weak", odometry_rotation_per_metre=YAW_BIAS
@@ -75,10 +72,13 @@ def close_loops(
     )
     stages, closed = [], []
     ends = {max(1, round(share * len(drives))): share for share in STAGES}
-    for row in rows.tolist():
+    for row in range(len(drives)):
         graph.add_keyframe(_keyframe(row, int(drives.stamps_ns[row]), odometry[row]))
-        if row in closing and _accepted(graph, row, closing[row], drives):
-            closed.append((closing[row], row))
+        last_old = row - config.exclude_recent_keyframes - 1
+        if last_old >= 0:
+            remembered.add(embeddings[last_old : last_old + 1])
+        near = remembered.within(embeddings[row], threshold).rows[:1].tolist()
+        closed += [(place, row) for place in near if _accepted(graph, row, place, drives)]
         if row + 1 in ends:
             stages.append(_stage(ends[row + 1], graph, odometry, truth, closed))
     return stages

@@ -6,7 +6,7 @@ along one line, so many metres a frame, and then learnt from as any two drives a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,16 +75,20 @@ class Traverses:
 
 
 def leave_one_out_rows(
-    data: Path, out: Path, config: FineTuningConfig, describe: Describe = embed_files
+    data: Path,
+    out: Path,
+    config: FineTuningConfig,
+    kinds: Sequence[RealSet] = REAL_SETS,
+    describe: Describe = embed_files,
 ) -> list[dict[str, float | str]]:
     """One row a data set: figures of the plain descriptor and of one trained on all the others.
 
     Args:
-        data: folder with the sets of ``REAL_SETS``.
+        data: folder with the sets.
         out: folder for checkpoints and logs.
         describe: image files to descriptors; the shipped descriptor unless given.
     """
-    sets = {kind.name: read_traverses(data, kind, describe) for kind in REAL_SETS}
+    sets = {kind.name: read_traverses(data, kind, describe) for kind in kinds}
     rows: list[dict[str, float | str]] = []
     for name, left_out in sets.items():
         others = {other: both for other, both in sets.items() if other != name}

@@ -94,6 +94,13 @@ def _figures(judged: Judged, config: FineTuningConfig) -> dict[str, Any]:
         name: figures_of(best_matches(values, judged.drives, None, config))
         for name, values in judged.by_name().items()
     }
+    within = {
+        f"{radius:g} m": {
+            name: figures_of(best_matches(values, judged.drives, radius, config)).to_json()
+            for name, values in judged.by_name().items()
+        }
+        for radius in RADII
+    }
     each: dict[str, dict[str, dict[str, float]]] = {}
     for number in np.unique(judged.drives.drive).tolist():
         own = judged.drive(number)
@@ -106,6 +113,7 @@ def _figures(judged: Judged, config: FineTuningConfig) -> dict[str, Any]:
             each[judged.drives.names[number]] = {n: f.to_json() for n, f in found.items()}
     return {
         "together": {name: values.to_json() for name, values in together.items()},
+        "within": within,
         "misses_gone": _misses_gone(together[BASE], together[LEARNED]),
         "mean_of_drives": {
             name: {key: _mean(each, name, key) for key in ("recall@1", "recall_at_100_precision",

@@ -8,7 +8,6 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.manifold import TSNE
@@ -22,13 +21,15 @@ from vpr.supervision.kernel import SimilarityMatrices
 
 Matrix = NDArray[np.float64]
 PANELS_IN_ROW = 4  # of the histograms
+POINTS = STYLE | {"axes.axisbelow": True}  # points over the grid, not under it
+CHART, SQUARE = 1.25, 1.05  # width of a panel to its height
 Curves = Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
 
 
 def draw_supervision(file: Path, drives: Drives, matrices: SimilarityMatrices) -> Path:
     """Fig. 2: the path coloured by bearing, and similarity by translation, rotation and both."""
-    with matplotlib.rc_context(STYLE | {"axes.grid": False}):
-        figure, axes = _row(4, 3.4)
+    with matplotlib.rc_context(POINTS | {"axes.grid": False}):
+        figure, axes = _row(4, 3.4, SQUARE)
         _path(axes[0], drives, colours=drives.viewpoints.headings, colormap="hsv")
         axes[0].set_title("bearing")
         for panel, (name, values) in zip(
@@ -40,8 +41,8 @@ def draw_supervision(file: Path, drives: Drives, matrices: SimilarityMatrices) -
 
 def draw_epochs(file: Path, distances: Mapping[str, Matrix], target: Matrix) -> Path:
     """Fig. 3: distances at several epochs, red is near, beside the similarity wanted."""
-    with matplotlib.rc_context(STYLE | {"axes.grid": False}):
-        figure, axes = _row(len(distances) + 1, 3.4)
+    with matplotlib.rc_context(POINTS | {"axes.grid": False}):
+        figure, axes = _row(len(distances) + 1, 3.2, SQUARE)
         for panel, (name, values) in zip(axes, distances.items(), strict=False):
             low, high = np.percentile(values, (1.0, 40.0))
             _matrix(panel, -values, name, -float(high), -float(low))
@@ -56,7 +57,7 @@ def draw_tsne(file: Path, drives: Drives, embeddings: NDArray[np.float32], seed:
         embeddings
     )
     ranks = reduced.argsort(axis=0).argsort(axis=0) / max(len(reduced) - 1, 1)  # even colours
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(POINTS):
         figure, axes = _row(1, 5.0)
         _path(axes[0], drives, colours=ranks)
         axes[0].set_title("place as colour")
@@ -67,18 +68,19 @@ def draw_layers(file: Path, curves: Mapping[str, Curves]) -> Path:
     """Fig. 5: precision over recall of the backbone's layers and the learned embedding.
 
     Args:
-        curves: title of a panel ("within 20 m") -> name -> recall and precision; names that begin
-            with "learned" are drawn bold.
+        curves: title of a panel ("within 20 m") -> name -> recall and precision: the layers from
+            the first to the last one, then the whole descriptor and the learned one.
     """
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(POINTS):
         figure, axes = _row(len(curves), 4.2)
         for panel, (title, lines) in zip(axes, curves.items(), strict=True):
-            for name, (recall, precision) in lines.items():
-                learned = name.startswith("learned")
-                (line,) = panel.plot(recall, precision, linewidth=2.6 if learned else 1.1)
+            shades = matplotlib.colormaps["viridis_r"](np.linspace(0.1, 1.0, len(lines) - 2))
+            colours = [*shades, BEFORE, AFTER]
+            for (name, (recall, precision)), colour in zip(lines.items(), colours, strict=True):
+                (line,) = panel.plot(recall, precision, color=colour, linewidth=1.1)
                 line.set_label(name.lstrip("_"))  # a label that begins with _ is not shown
-                if learned:
-                    line.set_color("black")
+            for line in panel.lines[-2:]:
+                line.set_linewidth(2.4)
             panel.set(
                 xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.02), title=title
             )
@@ -88,7 +90,7 @@ def draw_layers(file: Path, curves: Mapping[str, Curves]) -> Path:
 
 def draw_neighbours(file: Path, curves: Mapping[str, NeighbourCurves], level: str) -> Path:
     """Figs. 6 and 7: precision over recall, and recall over the distance or the neighbours."""
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(POINTS):
         figure, axes = _row(2, 4.2)
         for name, curve in curves.items():
             axes[0].plot(curve.recall, curve.precision, label=name)
@@ -104,7 +106,7 @@ def draw_neighbours(file: Path, curves: Mapping[str, NeighbourCurves], level: st
 def draw_separation(file: Path, distances: Mapping[str, SeparationDistances]) -> Path:
     """Fig. 8: histograms of positive and negative pairs' distances, one panel a descriptor."""
     rows = -(-len(distances) // PANELS_IN_ROW)
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(POINTS):
         figure = Figure(figsize=(4.0 * PANELS_IN_ROW, 3.0 * rows), layout="constrained")
         cells = figure.subplots(rows, PANELS_IN_ROW, squeeze=False).ravel()
         for panel, (name, pairs) in zip(cells, distances.items(), strict=False):
@@ -118,16 +120,18 @@ def draw_separation(file: Path, distances: Mapping[str, SeparationDistances]) ->
 
 def draw_graph_stages(file: Path, stages: Sequence[GraphStage]) -> Path:
     """Fig. 9: measured and optimised pose graph as the drive goes on."""
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(POINTS):
         figure, axes = _row(len(stages), 3.6)
         for panel, stage in zip(axes, stages, strict=True):
             panel.plot(*stage.truth.T, color=FAINT, linewidth=4, alpha=0.4, label="truth")
             panel.plot(*stage.measured.T, color=BEFORE, linewidth=1.0, label="measured")
             panel.plot(*stage.optimised.T, color=AFTER, linewidth=1.3, label="optimised")
-            links = stage.optimised[stage.closures].tolist()
-            panel.add_collection(LineCollection(links, colors=VERIFIED, linewidths=0.6))
+            closed = stage.optimised[stage.closures[:, 1]]
+            panel.scatter(
+                closed[:, 0], closed[:, 1], color=VERIFIED, s=7, zorder=3, label="closed a loop"
+            )
             before, after = stage.errors
-            title = f"{stage.share:.0%}: {before:.2f} → {after:.2f} m, {len(links)} closures"
+            title = f"{stage.share:.0%}: {before:.2f} → {after:.2f} m, {len(closed)} closures"
             panel.set_title(title, fontsize=9)
             panel.set_aspect("equal", adjustable="datalim")
         axes[0].legend(fontsize=8)
@@ -136,7 +140,7 @@ def draw_graph_stages(file: Path, stages: Sequence[GraphStage]) -> Path:
 
 def draw_reliability(file: Path, diagrams: Mapping[str, Reliability]) -> Path:
     """Observed over predicted probability; on the diagonal a probability is what it says."""
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(POINTS):
         figure, axes = _row(1, 4.6)
         axes[0].plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle="--")
         for name, diagram in diagrams.items():
@@ -149,8 +153,8 @@ def draw_reliability(file: Path, diagrams: Mapping[str, Reliability]) -> Path:
         return _save(figure, file)
 
 
-def _row(count: int, height: float) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(max(height * 1.25 * count, 5.0), height), layout="constrained")
+def _row(count: int, height: float, width: float = CHART) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(max(height * width * count, 5.0), height), layout="constrained")
     return figure, list(figure.subplots(1, count, squeeze=False)[0])
 
 

@@ -5,6 +5,7 @@ Everything here is fitted on drives that the descriptor was not trained on.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,46 +111,46 @@ def reliability(
 
 
 def choose_threshold(
-    matches: JudgedMatches, wanted_precision: float, confidence: float
+    matches: JudgedMatches, wanted_precision: float, wanted_drives: float, confidence: float
 ) -> PrecisionThreshold:
-    """A distance below which matches are right with the wanted precision, on a drive not seen.
+    """A distance below which matches are right with the wanted precision on most new drives.
 
-    Drives differ, so the drive is the unit. Each calibration drive has a largest distance up to
-    which its own precision holds. If drives are exchangeable, the k-th smallest of n such limits
-    is kept by a new drive with probability at least 1 - k/(n+1) (split conformal prediction,
-    Vovk et al. 2005). Below it, the distance is lowered further until the Clopper-Pearson bound
-    over all accepted matches reaches the wanted precision, where enough matches allow that.
+    The matches of one drive stand or fall together, so the drive is the unit. Each of n
+    calibration drives has a largest distance up to which its own precision holds; the (f+1)-th
+    smallest of them is one that f drives do not hold. Taken is the largest f from which follows
+    with ``confidence`` that a share ``wanted_drives`` of all such drives holds it (Wilks,
+    "Determination of sample sizes for setting tolerance limits", 1941); none, f = 0, where the
+    drives are too few for any.
     """
-    limits = np.array(
-        [_limit(matches, drive, wanted_precision) for drive in np.unique(matches.drive)]
-    )
-    count = len(limits)
-    rank = max(1, int(np.floor((count + 1) * (1.0 - confidence) + 1e-9)))
-    limit = float(np.sort(limits)[rank - 1])
-    order = np.argsort(matches.distances, kind="stable")
-    distances, right = matches.distances[order], np.cumsum(matches.correct[order])
-    accepted = np.arange(1, len(distances) + 1)
-    bounds = lower_bound(right, accepted, confidence)
-    within = distances <= limit
-    proven = np.flatnonzero(within & (bounds >= wanted_precision))
-    last = int(proven[-1]) if len(proven) else int(within.sum()) - 1
+    drives = np.unique(matches.drive)
+    limits = np.sort([_limit(matches, drive, wanted_precision) for drive in drives])
+    shares = assured_share(len(limits), np.arange(len(limits)), confidence)
+    failing = max(int((shares >= wanted_drives).sum()) - 1, 0)
+    distance = float(limits[failing])
     return PrecisionThreshold(
-        distance=float(distances[last]) if last >= 0 else 0.0,
+        distance=distance,
         wanted_precision=wanted_precision,
+        wanted_drives=wanted_drives,
         confidence=confidence,
-        drive_confidence=1.0 - rank / (count + 1.0),
-        lower_bound=float(bounds[last]) if last >= 0 else 0.0,
-        accepted=last + 1,
-        drives=count,
+        assured_drives=float(shares[failing]),
+        drives=len(limits),
+        accepted=int((matches.distances <= distance).sum()),
     )
 
 
-def lower_bound(
-    right: NDArray[np.int64], accepted: NDArray[np.int64], confidence: float
+def assured_share(
+    drives: int, failing: NDArray[np.int64], confidence: float
 ) -> NDArray[np.float64]:
-    """One-sided Clopper-Pearson bound of a share, ``right`` of ``accepted``."""
-    bound = beta.ppf(1.0 - confidence, right, accepted - right + 1)
-    return np.asarray(np.where(right > 0, bound, 0.0))
+    """Share of all drives that holds what all but ``failing`` of some drives did, at least.
+
+    The one-sided bound of Clopper & Pearson; falls with ``failing``.
+    """
+    return np.asarray(beta.ppf(1.0 - confidence, drives - failing, failing + 1))
+
+
+def drives_needed(wanted_drives: float, confidence: float) -> int:
+    """How many calibration drives assure a share of all drives when none of them fails."""
+    return math.ceil(math.log(1.0 - confidence) / math.log(wanted_drives) - 1e-9)
 
 
 def precision_held(matches: JudgedMatches, distance: float, wanted: float) -> NDArray[np.bool_]:

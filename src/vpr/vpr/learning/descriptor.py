@@ -16,7 +16,12 @@ from rich.progress import Progress
 from torch import distributed
 
 from vpr.config import EmbeddingConfig, FineTuningConfig
-from vpr.learning.calibrating import JudgedMatches, choose_threshold, fit_falling_map
+from vpr.learning.calibrating import (
+    JudgedMatches,
+    choose_threshold,
+    drives_needed,
+    fit_falling_map,
+)
 from vpr.learning.drives import Drives, read_drives
 from vpr.learning.errors import TrainingError
 from vpr.learning.features import Features, read_features
@@ -160,28 +165,21 @@ def calibrate(
     except TrainingError as error:
         return None, [f"not calibrated: {error}"]
     thresholds = tuple(
-        choose_threshold(best, wanted, config.confidence) for wanted in config.wanted_precisions
+        choose_threshold(best, wanted, config.wanted_drives, config.confidence)
+        for wanted in config.wanted_precisions
     )
-    notes = [note for threshold in thresholds for note in _shortcomings(threshold)]
+    notes = [_shortcoming(t) for t in thresholds if t.assured_drives < t.wanted_drives]
     return calibration.model_copy(update={"thresholds": thresholds}), notes
 
 
-def _shortcomings(threshold: PrecisionThreshold) -> list[str]:
+def _shortcoming(threshold: PrecisionThreshold) -> str:
     """What a threshold can't promise, and what it would need."""
-    notes, asked = [], threshold.confidence
-    name = f"threshold for a precision of {threshold.wanted_precision:g}"
-    if threshold.drive_confidence < asked:
-        needed = int(np.ceil(1.0 / (1.0 - asked))) - 1
-        notes.append(
-            f"{name}: {threshold.drives} calibration drives assure it on a new drive with "
-            f"{threshold.drive_confidence:.0%}; {asked:.0%} needs {needed}"
-        )
-    if threshold.lower_bound < threshold.wanted_precision:
-        notes.append(
-            f"{name}: {threshold.accepted} matches prove no more than "
-            f"{threshold.lower_bound:.3f} at {asked:.0%}; more calibration drives would"
-        )
-    return notes
+    needed = drives_needed(threshold.wanted_drives, threshold.confidence)
+    return (
+        f"threshold for a precision of {threshold.wanted_precision:g}: {threshold.drives} "
+        f"calibration drives assure it on {threshold.assured_drives:.0%} of new drives (with "
+        f"{threshold.confidence:.0%} confidence); {threshold.wanted_drives:.0%} needs {needed}"
+    )
 
 
 def embed_drives(

@@ -16,20 +16,20 @@ Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class PrecisionThreshold(BaseModel):
-    """A distance below which matches are right often enough, and how sure that is.
+    """A distance below which matches are right often enough, and on how many drives.
 
-    ``drives_precision`` holds for each drive of its own with probability ``confidence``; see
-    ``vpr.learning.calibrating``.
+    With ``confidence``, the matches of a drive that are no further hold ``wanted_precision`` on a
+    share ``assured_drives`` of all drives; see ``vpr.learning.calibrating``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     distance: Annotated[float, Field(ge=0.0)]
     wanted_precision: Probability
-    confidence: Probability  # that was asked for
-    drive_confidence: Probability  # that a new drive holds the precision; n drives give n/(n+1)
-    lower_bound: Probability  # of the precision over all matches (Clopper-Pearson)
-    accepted: int  # calibration matches below the distance
+    wanted_drives: Probability  # share of drives that was asked for
+    confidence: Probability
+    assured_drives: Probability  # less than asked for where the calibration drives are few
     drives: int
+    accepted: int  # calibration matches below the distance
 
 
 class FallingMap(BaseModel):

@@ -16,6 +16,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -260,8 +261,7 @@ class DatasetWriter:
                 self._begin(origin)
             name = f"{IMAGES}/{self._count:06d}{suffix}"
             _write(self.folder / name, encoded)
-            with (self.folder / ROWS).open("a", newline="") as file:
-                file.write(_row(self._count, keyframe, name))
+            _append(self.folder / ROWS, _row(self._count, keyframe, name).encode())
             self._count += 1
             self._update(sessions=max(self.sessions, keyframe.session + 1))
         except OSError as error:
@@ -363,6 +363,17 @@ def _cut_unfinished_row(path: Path) -> None:
     complete = content[: content.rfind(b"\n") + 1]
     if len(complete) < len(content):
         _write(path, complete)
+
+
+def _append(path: Path, content: bytes) -> None:
+    """Add all of it or nothing: half a row would spoil the one after it."""
+    size = path.stat().st_size
+    try:
+        with path.open("ab") as file:
+            file.write(content)
+    except OSError:
+        os.truncate(path, size)
+        raise
 
 
 def _write(path: Path, content: bytes) -> None:
