@@ -18,6 +18,7 @@ REQUIREMENTS := requirements/python.txt requirements/ros.txt
 VENV_OPTIONS :=
 COLCON := PATH=$(VENV)/bin:$$PATH AMENT_PREFIX_PATH=$(VENV) CMAKE_PREFIX_PATH=$(VENV) $(VENV)/bin/colcon
 endif
+# The library's tests share the cores; those of nodes start processes enough by themselves.
 # Jazzy's launch plugins do not start beside pytest 9, which gtsam asks for: launch_test runs theirs.
 NO_LAUNCH_PLUGINS := -p no:launch_testing -p no:launch_ros -p no:launch_pytest
 SOURCES := $(shell find src launch config -type f -not -path '*/__pycache__/*' -not -path '*/test/*')
@@ -28,7 +29,10 @@ demo: build
 	$(VENV)/bin/vpr demo
 
 test: build lint
-	$(VENV)/bin/vpr-env python -m pytest $(NO_LAUNCH_PLUGINS) $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/vpr-env python -m pytest $(NO_LAUNCH_PLUGINS) -n auto \
+		--dist worksteal $(PYTEST_ARGS) src/vpr/test
+	$(VENV)/bin/vpr-env python -m pytest $(NO_LAUNCH_PLUGINS) $(PYTEST_ARGS) \
+		src/vpr_nodes/test src/vpr_bridges/test src/vpr_bringup/test
 	if command -v launch_test > /dev/null; then \
 		$(VENV)/bin/vpr-env python $$(command -v launch_test) src/vpr_bringup/test/test_relocalize_launch.py; fi
 

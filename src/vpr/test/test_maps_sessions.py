@@ -2,6 +2,7 @@
 
 import json
 
+import cv2
 import gtsam
 import numpy as np
 import pymap3d
@@ -22,7 +23,7 @@ from vpr.maps.sessions import delete_session, merge_maps, reanchor_session, veri
 from vpr.places.memory import PlaceMemory
 from vpr.places.recognizer import PlaceRecognizer
 from vpr.records import CameraModel, ClosureState, GpsFix, LoopClosure
-from vpr.verification.features import LocalFeatures
+from vpr.verification.features import LocalFeatures, thumbnail_of
 from vpr.verification.loop_closer import LoopCloser
 from vpr.verification.state import StoredFeatures
 
@@ -47,6 +48,7 @@ def features(number):
         random.integers(0, 255, (count, 32), np.uint8),
         np.full(count, np.nan, np.float32),
         CAMERA,
+        thumbnail_of(random.integers(0, 255, (30, 40, 3), np.uint8), 20 + number % 3),
     )
 
 
@@ -162,6 +164,7 @@ def test_a_session_is_deleted_from_every_part_and_what_hung_on_it_waits(three):
         assert (found is None) == (seen is None)
         if found is not None:
             np.testing.assert_array_equal(found.descriptors, features(seen).descriptors)
+            np.testing.assert_array_equal(found.thumbnail, features(seen).thumbnail)
     assert [part.count for part in read_manifest(three).parts] == [40, 40, 40]
 
 
@@ -313,6 +316,18 @@ def test_ply_has_a_point_a_keyframe_and_a_line_an_edge(three, tmp_path):
     assert len(body) == 60 * (12 + 3 + 8) + 59 * 8
     x = np.frombuffer(body[23 * 29 :], "<f4", 1)[0]
     assert x == pytest.approx(29.0, abs=0.05)
+
+
+def test_closures_are_drawn_by_their_thumbnails(three, tmp_path):
+    with pytest.raises(MapError, match="no closure between keyframes with thumbnails"):
+        export_map(three, tmp_path / "none.png", "png")  # both its closures lost an image
+    suite = Suite()
+    suite.drive(0, 8)
+    suite.drive(2, 4)
+    suite.tie(9, 3, 0.0)
+    export_map(suite.save(tmp_path / "seen"), tmp_path / "closures.png", "png")
+    sheet = cv2.imread(str(tmp_path / "closures.png"))
+    assert min(sheet.shape[:2]) > 200
 
 
 def test_geojson_lies_where_the_fixes_were(three, tmp_path):

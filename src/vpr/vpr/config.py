@@ -7,6 +7,7 @@ parameter file keyed by node, so that a workstation script and a robot read the 
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -210,13 +211,17 @@ class LoopClosureConfig(ImageInput):
     feature_wait: NonNegative
     verdict_timeout: Positive
     features: Literal["orb", "xfeat"]
+    matcher: Literal["nearest", "lightglue"]
+    device: Literal["auto", "cpu", "cuda"]
     feature_count: int = Field(ge=50, le=5000)
     feature_contrast: int = Field(ge=1, le=100)
     feature_min_width: int = Field(ge=64, le=4096)
     feature_max_width: int = Field(ge=64, le=4096)
+    thumbnail_width: int = Field(ge=0, le=640)
     match_ratio: Annotated[float, Field(gt=0.0, le=1.0)]
     match_max_distance: int = Field(ge=1, le=256)
     match_min_similarity: Fraction
+    match_min_confidence: Fraction
     match_max_turn: Annotated[float, Field(gt=0.0, le=3.15)]
     match_max_scale: Annotated[float, Field(gt=1.0, le=20.0)]
     inlier_threshold: Annotated[float, Field(gt=0.0, le=20.0)]
@@ -224,6 +229,8 @@ class LoopClosureConfig(ImageInput):
     min_aligned: int = Field(ge=3, le=5000)
     min_inliers: int = Field(ge=8, le=5000)
     min_inliers_unconfirmed: int = Field(ge=8, le=5000)
+    xfeat_evidence: Annotated[float, Field(ge=1.0, le=20.0)]
+    lightglue_evidence: Annotated[float, Field(ge=1.0, le=20.0)]
     min_inlier_share: Fraction
     min_inlier_coverage: Fraction
     max_translation: Positive
@@ -252,6 +259,22 @@ class LoopClosureConfig(ImageInput):
     agreement_translation: Positive
     agreement_rotation: Positive
     map: str
+
+    @model_validator(mode="after")
+    def _matcher_of_these_features(self) -> Self:
+        if self.matcher == "lightglue" and self.features != "xfeat":
+            raise ValueError("matcher = 'lightglue' was trained for features = 'xfeat'")
+        return self
+
+    def for_these_features(self) -> Self:
+        """The same with the counts of inliers as the chosen features and matcher need them."""
+        factor = 1.0
+        if self.features == "xfeat":
+            factor = self.xfeat_evidence if self.matcher == "nearest" else self.lightglue_evidence
+        counts = ("min_inliers", "min_aligned", "min_inliers_unconfirmed")
+        return self.model_copy(
+            update={name: math.ceil(factor * getattr(self, name)) for name in counts}
+        )
 
 
 class PoseGraphConfig(NodeConfig):

@@ -163,10 +163,11 @@ def export(
     folder: Path,
     out: Path,
     kind: Annotated[
-        str | None, typer.Option("--format", help="tum | g2o | ply | geojson; else by the suffix.")
+        str | None,
+        typer.Option("--format", help="tum | g2o | ply | geojson | png; else by the suffix."),
     ] = None,
 ) -> None:
-    """The keyframes that have their place in the map, for other programs."""
+    """The keyframes that have their place in the map, for other programs; closures as a picture."""
     from vpr.maps.export import export_map
 
     with refusals():

@@ -1,4 +1,7 @@
-"""A map for other programs: TUM trajectories, g2o graphs, PLY for viewers, GeoJSON for maps."""
+"""A map for other programs: TUM trajectories, g2o graphs, PLY for viewers, GeoJSON for maps.
+
+And for people: a sheet of the closures in it, each by the thumbnails of its two keyframes.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +12,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import gtsam
 import matplotlib
 import numpy as np
 import pymap3d
 from numpy.typing import NDArray
 
+from vpr.evaluation.pictures import ImagePair, draw_pairs
 from vpr.evaluation.trajectory import StampedPoses, write_tum
 from vpr.geometry import pose_from_xy_yaw
+from vpr.graph.edges import EdgeKind
 from vpr.graph.lie_group import SE3
 from vpr.graph.state import GraphState
 from vpr.graph.storage import load_graph
 from vpr.maps.folder import open_part
 from vpr.maps.table import MapError
 from vpr.places.memory import TABLE
-from vpr.records import ClosureState, Pose
+from vpr.records import ClosureState, Image, Pose
+from vpr.verification.state import StoredFeatures
 
 Vectors = NDArray[np.float64]
-FORMATS = ("tum", "g2o", "ply", "geojson")
+FORMATS = ("tum", "g2o", "ply", "geojson", "png")
+SHEET_PAIRS = 12  # closures on the sheet, of all evenly
 SHORTEST_BASE = 1.0  # m; a map whose fixes all lie closer together has no heading
 
 
@@ -38,7 +46,7 @@ def export_map(folder: Path, out: Path, kind: str) -> int:
 
     Raises:
         MapError, PoseGraphError: the map is damaged, has no such keyframe, or no fixes to place
-            it on the earth (geojson).
+            it on the earth (geojson), or no closures with pictures (png).
     """
     state = load_graph(open_part(folder, "graph"))
     anchored = np.flatnonzero(state.pieces == 0)
@@ -54,6 +62,8 @@ def export_map(folder: Path, out: Path, kind: str) -> int:
         _write_ply(out, state, anchored)
     elif kind == "geojson":
         _write_geojson(out, state, anchored, _fixes(folder, state.ids))
+    elif kind == "png":
+        _draw_closures(out, state, folder)
     else:
         raise MapError(f"'{kind}' is none of the formats {', '.join(FORMATS)}")
     return len(anchored)
@@ -157,6 +167,32 @@ def _write_geojson(out: Path, state: GraphState, rows: NDArray[np.int64], fixes:
         features.append({"type": "Feature", "geometry": shape, "properties": properties})
     with _replacing(out) as path:
         path.write_text(json.dumps({"type": "FeatureCollection", "features": features}) + "\n")
+
+
+def _draw_closures(out: Path, state: GraphState, folder: Path) -> None:
+    part = open_part(folder, "features")
+    views = StoredFeatures(part) if part.tables else None
+    pairs = []
+    for edge in state.edges:
+        if edge.kind is not EdgeKind.CLOSURE or views is None:
+            continue
+        seen = [_thumbnail(views, keyframe) for keyframe in (edge.from_id, edge.to_id)]
+        reference, query = seen
+        if reference is not None and query is not None:
+            verified = edge.state is ClosureState.VERIFIED
+            name = f"{edge.to_id} in {edge.from_id}"
+            pairs.append(ImagePair(query, reference, verified, f"{name}: {edge.reason}"))
+    if not pairs:
+        raise MapError(f"{folder} has no closure between keyframes with thumbnails: no sheet")
+    shown = np.linspace(0, len(pairs) - 1, min(SHEET_PAIRS, len(pairs))).round().astype(int)
+    draw_pairs(out, [pairs[index] for index in shown])
+
+
+def _thumbnail(views: StoredFeatures, keyframe_id: int) -> Image | None:
+    row = views.index_of(keyframe_id)
+    jpeg = np.zeros(0, np.uint8) if row is None else views.thumbnail(row)
+    image = cv2.imdecode(jpeg, cv2.IMREAD_COLOR) if len(jpeg) else None
+    return None if image is None else np.asarray(image, np.uint8)
 
 
 def _georeference(positions: Vectors, geodetic: Vectors, origin: Vectors) -> Pose:

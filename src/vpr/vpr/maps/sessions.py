@@ -31,7 +31,7 @@ from vpr.maps.table import PIECE_ROWS, MapError, Table
 from vpr.places.memory import FORGOTTEN
 from vpr.places.memory import TABLE as KEYFRAMES
 from vpr.records import Covariance, Pose
-from vpr.verification.state import KEYPOINTS, VIEWS
+from vpr.verification.state import ENDS, VIEWS
 
 REANCHORED = "taken back: the session was to be anchored anew"
 Arrays = dict[str, NDArray[Any]]
@@ -198,7 +198,8 @@ def _write_places(writer: PartWriter, sources: Sequence[_Source]) -> PartDigest:
 def _write_features(writer: PartWriter, sources: Sequence[_Source]) -> PartDigest:
     cameras: dict[tuple[Any, ...], int] = {}
     metadata: dict[str, Any] = {}
-    count = end = 0
+    written = dict.fromkeys(ENDS, 0)
+    count = 0
     for source in sources:
         part = source.part("features")
         if not part.tables:
@@ -207,14 +208,18 @@ def _write_features(writer: PartWriter, sources: Sequence[_Source]) -> PartDiges
             raise MapError(f"{source.folder} has other local features than the maps before it")
         metadata = part.metadata
         number = [cameras.setdefault(tuple(c), len(cameras)) for c in metadata["cameras"]]
+        read = dict.fromkeys(ENDS, 0)
         for views, wanted in source.pieces(part.table(VIEWS)):
-            counts = np.maximum(views["counts"], 0)
-            ends = views["ends"]
-            keypoints = part.table(KEYPOINTS).rows_between(int(ends[0] - counts[0]), int(ends[-1]))
-            kept = np.repeat(wanted, counts)
-            writer.append(KEYPOINTS, {name: c[kept] for name, c in keypoints.items()})
-            views["ends"] = end + np.cumsum(counts * wanted)
-            end = int(views["ends"][-1])
+            for table, column in ENDS.items():
+                begin, read[table] = read[table], int(views[column][-1])
+                sizes = np.diff(views[column], prepend=begin)
+                rows, kept = (
+                    part.table(table).rows_between(begin, read[table]),
+                    wanted.repeat(sizes),
+                )
+                writer.append(table, {name: values[kept] for name, values in rows.items()})
+                views[column] = written[table] + np.cumsum(sizes * wanted)
+                written[table] = int(views[column][-1])
             views["cameras"] = np.array([*number, 0], np.int64)[views["cameras"]]
             writer.append(VIEWS, {name: column[wanted] for name, column in views.items()})
             count += int(wanted.sum())

@@ -22,6 +22,7 @@ Depth = NDArray[np.uint16] | NDArray[np.float32]  # (H, W), registered to the im
 
 REFERENCE_WIDTH = 640.0  # px; thresholds in the configuration are for an image this wide
 KEYPOINTS_PER_CELL = 6
+THUMBNAIL_QUALITY = 60  # of 100, of a JPEG
 ORB_SCALE_FACTOR = 1.2
 ORB_LEVELS = 8
 ORB_EDGE = 19  # px, ORB's own patch radius with margin
@@ -47,6 +48,7 @@ class LocalFeatures:
         descriptors: (N, 32) uint8, 256 bits each, of ORB; (N, 64) float16 of unit length, of XFeat.
         depths: (N,) float32, metres along the optical axis; NaN where unknown.
         camera: the pinhole model of the image; its distortion is zero.
+        thumbnail: (B,) uint8, a small JPEG of the image for people to look at; may be empty.
     """
 
     pixels: NDArray[np.float32]
@@ -55,6 +57,7 @@ class LocalFeatures:
     descriptors: NDArray[np.uint8] | NDArray[np.float16]
     depths: NDArray[np.float32]
     camera: CameraModel = field(repr=False)
+    thumbnail: NDArray[np.uint8] = field(repr=False, default_factory=lambda: np.zeros(0, np.uint8))
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -62,7 +65,9 @@ class LocalFeatures:
     @property
     def nbytes(self) -> int:
         """Bytes held, without the camera model."""
-        arrays = (self.pixels, self.sizes, self.angles, self.descriptors, self.depths)
+        arrays = (
+            self.pixels, self.sizes, self.angles, self.descriptors, self.depths, self.thumbnail,
+        )  # fmt: skip
         return sum(array.nbytes for array in arrays)
 
     @property
@@ -126,6 +131,7 @@ class OrbFeatures:
             descriptors=descriptors,
             depths=sampled_depths(depth, pixels, camera, self.config.depth_scale),
             camera=replace(camera, distortion=np.zeros(5)),
+            thumbnail=thumbnail_of(image, self.config.thumbnail_width),
         )
 
     def _detect(self, grey: Image) -> tuple[tuple[cv2.KeyPoint, ...], NDArray[np.uint8]]:
@@ -158,6 +164,16 @@ def grey_of(image: Image) -> Image:
     if image.shape[2] != 3:
         raise ImageUnusable(f"{image.shape[2]} channels; grey or BGR expected")
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), dtype=np.uint8)
+
+
+def thumbnail_of(image: Image, width: int) -> NDArray[np.uint8]:
+    """(B,) a JPEG of an image made ``width`` pixels wide; empty where that is 0."""
+    if width == 0:
+        return np.zeros(0, np.uint8)
+    height = max(round(image.shape[0] * width / image.shape[1]), 1)
+    small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    _, encoded = cv2.imencode(".jpg", small, (cv2.IMWRITE_JPEG_QUALITY, THUMBNAIL_QUALITY))
+    return np.asarray(encoded, np.uint8).ravel()
 
 
 def fitted_camera(camera: CameraModel, width: int, height: int) -> CameraModel:

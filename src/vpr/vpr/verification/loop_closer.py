@@ -8,6 +8,7 @@ the same story. Look-alike places fail the first or the last two.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,15 +28,16 @@ from vpr.records import (
 from vpr.verification.agreement import Agreement, Sighting
 from vpr.verification.features import Depth, FeatureExtractor, LocalFeatures, OrbFeatures
 from vpr.verification.keyframe_views import KeyframeView, KeyframeViews
-from vpr.verification.matching import load_kernel
+from vpr.verification.matching import FeatureMatcher, Matched, NearestMatcher, load_kernel
 from vpr.verification.plausibility import (
+    Pair,
     gps_forbids,
     is_checkable,
     odometry_contradicts,
     odometry_forbids,
 )
 from vpr.verification.relative_pose import RelativePose, metric_pose, weak_pose
-from vpr.verification.two_view import TwoView, match_views
+from vpr.verification.two_view import TwoView, agreeing_matches, shortcoming
 
 
 class _Refused(Exception):
@@ -52,12 +54,42 @@ def _refuse_if(key: str, reason: str, inliers: int = 0) -> None:
         raise _Refused(key, reason, inliers)
 
 
-def _extractor(config: LoopClosureConfig) -> FeatureExtractor:
+def feature_extractor(config: LoopClosureConfig) -> FeatureExtractor:
+    """The extractor of ``config.features``.
+
+    Raises:
+        ConfigError: its package is not installed.
+    """
     if config.features == "orb":
         return OrbFeatures(config)
     from vpr.verification.xfeat import XFeatFeatures  # PyTorch takes its time to load
 
     return XFeatFeatures(config)
+
+
+def feature_matcher(config: LoopClosureConfig) -> FeatureMatcher:
+    """The matcher of ``config.matcher``, for those features.
+
+    Raises:
+        ConfigError: its package is not installed, or the configured GPU is not there.
+    """
+    if config.features == "orb":
+        return NearestMatcher(config)
+    from vpr.verification.learned_matching import matcher_of
+
+    return matcher_of(config)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A place match that nothing forbids, before its images are compared."""
+
+    match: PlaceMatch
+    query: KeyframeView
+    reference: KeyframeView
+    query_features: LocalFeatures
+    reference_features: LocalFeatures
+    pair: Pair
 
 
 class LoopCloser:
@@ -70,8 +102,9 @@ class LoopCloser:
     """
 
     def __init__(self, config: LoopClosureConfig) -> None:
-        self.config = config
-        self._extractor = _extractor(config)
+        self.config = config = config.for_these_features()
+        self._extractor = feature_extractor(config)
+        self._matcher = feature_matcher(config)
         values = config.camera_in_base
         self._base_T_camera = pose_from_quaternion(values[:3], values[3:])
         self._views = KeyframeViews(config, self._base_T_camera)
@@ -109,17 +142,21 @@ class LoopCloser:
         """
         verdicts: list[LoopClosure] = []
         good: Sighting | None = None
-        for match in matches.candidates:
+        possible = self._possible(matches, verdicts)
+        views = [candidate.reference_features for candidate in possible]
+        matched = self._matcher(possible[0].query_features, views) if possible else iter(())
+        for candidate in possible:
             if good is not None:
                 reason = f"keyframe {good.closure.reference_id} is the better candidate"
-                verdicts.append(self._rejected(matches, match, "better_candidate", reason))
+                key = "better_candidate"
+                verdicts.append(self._rejected(matches, candidate.match, key, reason))
                 continue
             try:
-                good = self._examine(matches, match)
+                good = self._examine(matches, candidate, next(matched))
             except _Refused as refused:
-                verdicts.append(
-                    self._rejected(matches, match, refused.key, str(refused), refused.inliers)
-                )
+                verdicts.append(self._refused(matches, candidate.match, refused))
+        rank = {match.reference_id: index for index, match in enumerate(matches.candidates)}
+        verdicts.sort(key=lambda verdict: rank[verdict.reference_id])
         if good is not None:
             verdicts += self._agreement.consider(good)
         return verdicts + self._agreement.expired(matches.query_id)
@@ -148,15 +185,31 @@ class LoopCloser:
 
     # One candidate
 
-    def _examine(self, matches: PlaceMatches, match: PlaceMatch) -> Sighting:
-        query, query_features = self._view(matches.query_id)
-        reference, reference_features = self._view(match.reference_id)
-        pair = self._views.pair(query, reference)
-        _refuse_if("contradicts_odometry", odometry_forbids(pair, self.config))
-        _refuse_if("contradicts_gps", gps_forbids(pair, self.config))
-        views = match_views(query_features, reference_features, self.config)
-        self._check_matches(views)
-        measured = self._measure(query, reference, query_features, reference_features, views)
+    def _possible(self, matches: PlaceMatches, verdicts: list[LoopClosure]) -> list[_Candidate]:
+        """The candidates that neither odometry nor GPS forbids; verdicts on the others."""
+        possible = []
+        for match in matches.candidates:
+            try:
+                query, query_features = self._view(matches.query_id)
+                reference, reference_features = self._view(match.reference_id)
+                pair = self._views.pair(query, reference)
+                _refuse_if("contradicts_odometry", odometry_forbids(pair, self.config))
+                _refuse_if("contradicts_gps", gps_forbids(pair, self.config))
+            except _Refused as refused:
+                verdicts.append(self._refused(matches, match, refused))
+                continue
+            possible.append(
+                _Candidate(match, query, reference, query_features, reference_features, pair)
+            )
+        return possible
+
+    def _examine(self, matches: PlaceMatches, candidate: _Candidate, matched: Matched) -> Sighting:
+        match, pair = candidate.match, candidate.pair
+        query_features = candidate.query_features
+        reference_features = candidate.reference_features
+        views = agreeing_matches(query_features, reference_features, matched, self.config)
+        _refuse_if(*shortcoming(views, self.config), views.inliers)
+        measured = self._measure(candidate, views)
         calibrated = not (query_features.camera.assumed or reference_features.camera.assumed)
         if calibrated and not measured.metric and not is_checkable(pair):
             self._check_unconfirmed(views)
@@ -189,37 +242,6 @@ class LoopCloser:
             )
         return view, view.features
 
-    def _check_matches(self, views: TwoView) -> None:
-        config = self.config
-        if views.inliers < config.min_inliers:
-            raise _Refused(
-                "too_few_inliers",
-                f"{views.inliers} of {views.matches} matches agree with one motion, "
-                f"{config.min_inliers} needed",
-                views.inliers,
-            )
-        if views.aligned < config.min_aligned:
-            raise _Refused(
-                "layout",
-                f"{views.inliers} matches agree with one motion, but only {views.aligned} keep "
-                f"their layout, {config.min_aligned} needed",
-                views.inliers,
-            )
-        if views.share < config.min_inlier_share:
-            raise _Refused(
-                "inlier_share",
-                f"only {views.share:.0%} of {views.matches} matches agree with one motion, "
-                f"{config.min_inlier_share:.0%} needed",
-                views.inliers,
-            )
-        if views.coverage < config.min_inlier_coverage:
-            raise _Refused(
-                "coverage",
-                f"the {views.inliers} agreeing matches cover {views.coverage:.0%} of the image, "
-                f"{config.min_inlier_coverage:.0%} needed",
-                views.inliers,
-            )
-
     def _check_unconfirmed(self, views: TwoView) -> None:
         """Twin houses share a few dozen matches; only more than that can stand alone."""
         if views.inliers < self.config.min_inliers_unconfirmed:
@@ -231,27 +253,20 @@ class LoopCloser:
                 views.inliers,
             )
 
-    def _measure(
-        self,
-        query: KeyframeView,
-        reference: KeyframeView,
-        query_features: LocalFeatures,
-        reference_features: LocalFeatures,
-        views: TwoView,
-    ) -> RelativePose:
+    def _measure(self, candidate: _Candidate, views: TwoView) -> RelativePose:
         """From the landmarks of the reference, else of the query; without any, without scale.
 
         Where there are landmarks a pose that they do not confirm is refused, not weakened.
         """
         confirmable = False
-        for view, of_reference in ((reference, True), (query, False)):
+        for view, of_reference in ((candidate.reference, True), (candidate.query, False)):
             landmarks = self._views.landmarks(view)
             if landmarks is None or landmarks.known.sum() < self.config.min_landmarks:
                 continue
             confirmable = True
             pose = metric_pose(
-                query_features,
-                reference_features,
+                candidate.query_features,
+                candidate.reference_features,
                 views,
                 landmarks,
                 of_reference,
@@ -310,6 +325,9 @@ class LoopCloser:
             probability=match.probability,
             **fields,
         )
+
+    def _refused(self, matches: PlaceMatches, match: PlaceMatch, refused: _Refused) -> LoopClosure:
+        return self._rejected(matches, match, refused.key, str(refused), refused.inliers)
 
     def _rejected(
         self, matches: PlaceMatches, match: PlaceMatch, key: str, reason: str, inliers: int = 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numba import njit, uint64
@@ -12,7 +13,39 @@ from numpy.typing import NDArray
 from vpr.config import LoopClosureConfig
 from vpr.verification.features import LocalFeatures
 
+Matched = tuple[NDArray[np.int64], NDArray[np.int64]]  # indices into each, the surest pair first
+
 FURTHEST = 257  # bits; more than any two descriptors of 256 bits can differ by
+
+
+class FeatureMatcher(Protocol):
+    """Anything that finds the features of one view in others."""
+
+    def __call__(
+        self, query: LocalFeatures, references: Sequence[LocalFeatures]
+    ) -> Iterator[Matched]:
+        """Indices into the query's and each reference's features, reference by reference.
+
+        Where one after another is as fast they are matched as they are asked for; on a GPU all go
+        in one batch.
+
+        Raises:
+            ValueError: features of two kinds.
+        """
+        ...
+
+
+class NearestMatcher:
+    """Mutual nearest neighbours on the processor, one reference after another."""
+
+    def __init__(self, config: LoopClosureConfig) -> None:
+        self.config = config
+
+    def __call__(
+        self, query: LocalFeatures, references: Sequence[LocalFeatures]
+    ) -> Iterator[Matched]:
+        """See `FeatureMatcher`."""
+        return (match_features(query, reference, self.config) for reference in references)
 
 
 def _population_count(_typing_context: Any, _word: Any) -> Any:
@@ -69,7 +102,7 @@ def load_kernel() -> None:
 
 def match_descriptors(
     a: NDArray[np.uint8], b: NDArray[np.uint8], ratio: float, max_distance: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+) -> Matched:
     """Indices into a and b of mutual nearest neighbours, the most distinctive pair first.
 
     Args:
@@ -89,9 +122,7 @@ def match_descriptors(
     return index, nearest[index].astype(np.int64)
 
 
-def match_features(
-    a: LocalFeatures, b: LocalFeatures, config: LoopClosureConfig
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def match_features(a: LocalFeatures, b: LocalFeatures, config: LoopClosureConfig) -> Matched:
     """Indices into a and b of what matches, by the measure that their descriptors call for.
 
     Raises:
@@ -109,9 +140,7 @@ def match_features(
     return match_directions(a.descriptors, b.descriptors, config.match_min_similarity)
 
 
-def match_directions(
-    a: NDArray[Any], b: NDArray[Any], min_similarity: float
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def match_directions(a: NDArray[Any], b: NDArray[Any], min_similarity: float) -> Matched:
     """The same for descriptors of unit length (N, D) and (M, D), the most similar pair first.
 
     Learned descriptors are matched by their cosine alone, as their authors do.

@@ -16,7 +16,9 @@ from vpr.maps.table import PIECE_ROWS
 from vpr.records import CameraModel, GpsFix, Keyframe
 from vpr.verification.features import LocalFeatures
 
-VIEWS, KEYPOINTS = "views", "keypoints"  # the two tables
+VIEWS, KEYPOINTS, THUMBNAILS = "views", "keypoints", "thumbnails"  # the tables
+ENDS = {KEYPOINTS: "ends", THUMBNAILS: "thumbnail_ends"}  # rows of this and all views before
+JPEG = "jpeg"  # the one column of the thumbnails, byte by byte
 VIEW_COLUMNS: dict[str, tuple[str, tuple[int, ...]]] = {
     "ids": ("<i8", ()),
     "sessions": ("<i8", ()),
@@ -26,8 +28,9 @@ VIEW_COLUMNS: dict[str, tuple[str, tuple[int, ...]]] = {
     "fixes": ("<f8", (3,)),
     "fix_covariances": ("<f8", (3, 3)),
     "counts": ("<i8", ()),  # features of each keyframe; -1 where its image was lost
-    "ends": ("<i8", ()),  # features of this and all before
+    "ends": ("<i8", ()),
     "cameras": ("<i8", ()),  # which of those in the metadata
+    "thumbnail_ends": ("<i8", ()),
 }
 KEYPOINT_COLUMNS: dict[str, tuple[str, tuple[int, ...]]] = {  # and their descriptors
     "pixels": ("<f4", (2,)),
@@ -71,8 +74,11 @@ class StoredFeatures:
         self.keypoints = {
             n: keypoints.column(n, *holds) for n, holds in _keypoint_columns(found).items()
         }
+        thumbnails = part.table(THUMBNAILS)
+        self.thumbnails = thumbnails.column(JPEG, "|u1", ())
+        self.of_views = {KEYPOINTS: self.keypoints, THUMBNAILS: {JPEG: self.thumbnails}}
         self._ids = self.views["ids"].all()
-        self._check(keypoints.rows)
+        self._check(keypoints.rows, thumbnails.rows)
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -93,10 +99,24 @@ class StoredFeatures:
         if (count := int(values["counts"])) >= 0:
             own = slice(int(values["ends"]) - count, int(values["ends"]))
             arrays = {name: np.array(column[own]) for name, column in self.keypoints.items()}
-            features = LocalFeatures(**arrays, camera=_camera(self.cameras[values["cameras"]]))
+            features = LocalFeatures(
+                **arrays,
+                camera=_camera(self.cameras[values["cameras"]]),
+                thumbnail=self.thumbnail(row),
+            )
         return _keyframe(values), features, float(values["paths"])
 
-    def _check(self, features: int) -> None:
+    def thumbnail(self, row: int) -> NDArray[np.uint8]:
+        """(B,) the JPEG of a keyframe; empty where none was kept.
+
+        Raises:
+            MapError: what is read is damaged.
+        """
+        ends = self.views["thumbnail_ends"]
+        start = int(ends[row - 1]) if row else 0
+        return np.array(self.thumbnails[start : int(ends[row])])
+
+    def _check(self, features: int, thumbnail_bytes: int) -> None:
         if (np.diff(self._ids) <= 0).any():
             raise FeatureStateError("ids of the saved keyframes do not ascend")
         counts, ends = self.views["counts"].all(), self.views["ends"].all()
@@ -105,6 +125,9 @@ class StoredFeatures:
         total = int(ends[-1]) if len(ends) else 0
         if features != total:
             raise FeatureStateError(f"{features} features are saved, the keyframes have {total}")
+        images = self.views["thumbnail_ends"].all()
+        if (np.diff(images, prepend=0) < 0).any() or (images[-1:] != thumbnail_bytes).any():
+            raise FeatureStateError("the saved thumbnails do not add up")
         used = self.views["cameras"].all()[counts >= 0]
         if len(used) and not 0 <= used.min() <= used.max() < len(self.cameras):
             raise FeatureStateError("a keyframe's camera is not among those saved")
@@ -122,13 +145,14 @@ class FeatureSaver:
         self._writer, self._stored, self._kind = writer, stored, kind
         self.saved = writer.saved(VIEWS)
         self.last_id: int | None = None
-        self._end = 0
+        self._ends = dict.fromkeys(ENDS, 0)
         part = writer.saved_part()
         known = [] if stored is None else stored.cameras
         if part is not None and self.saved:
             written = StoredFeatures(part, kind)
             self.last_id = int(written.views["ids"][self.saved - 1])
-            self._end = int(written.views["ends"][self.saved - 1])
+            for table, column in ENDS.items():
+                self._ends[table] = int(written.views[column][self.saved - 1])
             known = written.cameras
         self._cameras = {camera: index for index, camera in enumerate(known)}
 
@@ -149,11 +173,10 @@ class FeatureSaver:
             rows = slice(start, start + PIECE_ROWS)
             views = {name: column[rows] for name, column in self._stored.views.items()}
             self._writer.append(VIEWS, views)
-            own = slice(self._end, int(views["ends"][-1]))
-            self._writer.append(
-                KEYPOINTS, {name: column[own] for name, column in self._stored.keypoints.items()}
-            )
-            self._end = own.stop
+            for table, columns in self._stored.of_views.items():
+                own = slice(self._ends[table], int(views[ENDS[table]][-1]))
+                self._writer.append(table, {name: column[own] for name, column in columns.items()})
+                self._ends[table] = own.stop
 
     def add(self, remembered: Sequence[Remembered]) -> None:
         """Write more keyframes."""
@@ -165,10 +188,17 @@ class FeatureSaver:
             for name, (dtype, shape) in _keypoint_columns(self._kind).items()
         }
         views = _view_rows(remembered, self._camera_index)
-        views["ends"] = self._end + np.cumsum(np.maximum(views["counts"], 0))
+        jpegs = [np.zeros(0, np.uint8) if f is None else f.thumbnail for _, f, _ in remembered]
+        sizes = {
+            KEYPOINTS: np.maximum(views["counts"], 0),
+            THUMBNAILS: np.array([len(jpeg) for jpeg in jpegs], np.int64),
+        }
+        for table, size in sizes.items():
+            views[ENDS[table]] = self._ends[table] + np.cumsum(size)
+            self._ends[table] += int(size.sum())
         self._writer.append(VIEWS, views)
         self._writer.append(KEYPOINTS, joined)
-        self._end += len(joined["sizes"])
+        self._writer.append(THUMBNAILS, {JPEG: np.concatenate([np.zeros(0, np.uint8), *jpegs])})
 
     def _camera_index(self, features: LocalFeatures | None) -> int:
         if features is None:
@@ -185,8 +215,8 @@ def _keypoint_columns(kind: str) -> dict[str, tuple[str, tuple[int, ...]]]:
 def _view_rows(
     remembered: Sequence[Remembered], camera_index: Callable[[LocalFeatures | None], int]
 ) -> dict[str, NDArray[Any]]:
-    """Columns of the keyframes, all but ``ends``."""
-    columns: dict[str, list[Any]] = {name: [] for name in VIEW_COLUMNS if name != "ends"}
+    """Columns of the keyframes, all but what counts up."""
+    columns: dict[str, list[Any]] = {name: [] for name in VIEW_COLUMNS if name not in ENDS.values()}
     for keyframe, features, path in remembered:
         fix = keyframe.fix
         row = {

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vpr.config import LoopClosureConfig
 from vpr.verification.features import REFERENCE_WIDTH, LocalFeatures
-from vpr.verification.matching import match_features
+from vpr.verification.matching import Matched, match_features
 from vpr.verification.model_selection import homography_inliers, prefers_homography
 
 COVERAGE_GRID = (8, 6)  # cells across and down
@@ -56,14 +56,21 @@ class TwoView:
 def match_views(
     query: LocalFeatures, reference: LocalFeatures, config: LoopClosureConfig
 ) -> TwoView:
-    """Match two views and keep what agrees with one epipolar geometry.
+    """Match two views by their nearest descriptors and keep what agrees (`agreeing_matches`)."""
+    return agreeing_matches(query, reference, match_features(query, reference, config), config)
+
+
+def agreeing_matches(
+    query: LocalFeatures, reference: LocalFeatures, matched: Matched, config: LoopClosureConfig
+) -> TwoView:
+    """What of the matches of two views agrees with one epipolar geometry.
 
     The essential matrix is used where both cameras are calibrated (planes do not mislead it); the
     fundamental matrix, or a homography if that explains more, where a field of view is assumed.
     Scored by MAGSAC++ (Barath et al., CVPR 2020) on samples in PROSAC's order (Chum and Matas,
     CVPR 2005), with a fixed seed: the same views give the same answer.
     """
-    rows, columns = match_features(query, reference, config)
+    rows, columns = matched
     same_way_up = _turned_alike(query, reference, rows, columns, config)
     rows, columns = rows[same_way_up], columns[same_way_up]
     kept = _epipolar_inliers(query, reference, rows, columns, config)
@@ -76,6 +83,31 @@ def match_views(
         coverage=coverage(query, inlier_rows),
         view_scale=_view_scale(query.rays[inlier_rows], reference.rays[inlier_columns]),
     )
+
+
+def shortcoming(views: TwoView, config: LoopClosureConfig) -> tuple[str, str]:
+    """The first test that two views fail, and what a person may read; both "" where they pass."""
+    agree = f"{views.inliers} matches agree with one motion"
+    if views.inliers < config.min_inliers:
+        return "too_few_inliers", (
+            f"{views.inliers} of {views.matches} matches agree with one motion, "
+            f"{config.min_inliers} needed"
+        )
+    if views.aligned < config.min_aligned:
+        return "layout", (
+            f"{agree}, but only {views.aligned} keep their layout, {config.min_aligned} needed"
+        )
+    if views.share < config.min_inlier_share:
+        return "inlier_share", (
+            f"only {views.share:.0%} of {views.matches} matches agree with one motion, "
+            f"{config.min_inlier_share:.0%} needed"
+        )
+    if views.coverage < config.min_inlier_coverage:
+        return "coverage", (
+            f"the {views.inliers} agreeing matches cover {views.coverage:.0%} of the image, "
+            f"{config.min_inlier_coverage:.0%} needed"
+        )
+    return "", ""
 
 
 def _turned_alike(

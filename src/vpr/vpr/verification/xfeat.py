@@ -22,6 +22,7 @@ from vpr.verification.features import (
     grey_of,
     lens_mask,
     sampled_depths,
+    thumbnail_of,
     undistorted,
     working_scale,
 )
@@ -76,4 +77,5 @@ class XFeatFeatures:
             descriptors=descriptors,
             depths=sampled_depths(depth, pixels, camera, self.config.depth_scale),
             camera=replace(camera, distortion=np.zeros(5)),
+            thumbnail=thumbnail_of(image, self.config.thumbnail_width),
         )
