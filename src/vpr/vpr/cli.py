@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from vpr.commands import graph, semantics
+from vpr.commands import graph, relocalization, semantics
 from vpr.commands.learning import dataset_app, eval_selfsup, train_app
 from vpr.commands.map import map_app
 from vpr.config import ConfigError
@@ -31,6 +31,7 @@ app.add_typer(graph.app, name="graph")
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(train_app, name="train")
 semantics.add_to(train_app, eval_app)
+relocalization.add_to(dataset_app, eval_app)
 eval_app.command("selfsup")(eval_selfsup)
 console = Console()
 
