@@ -43,3 +43,22 @@ def test_a_folder_of_another_kind_ends_with_a_sentence(tmp_path):
     result = CliRunner().invoke(app, ["eval", "overlap", str(tmp_path)])
     assert result.exit_code == 2
     assert "7-Scenes, TUM RGB-D or RealSense folder" in " ".join(result.output.split())
+
+
+def test_a_view_without_texture_stops_the_training_with_a_sentence(tmp_path):
+    room(tmp_path / "room")
+    model = tmp_path / "s3e.safetensors"
+    words = [
+        "train",
+        "s3e",
+        "--patch-size",
+        "16",
+        "--data",
+        str(tmp_path / "room"),
+        "--out",
+        str(model),
+    ]
+    result = CliRunner().invoke(app, [*words, "--epochs", "1"])
+    assert result.exit_code == 2
+    assert "blank" in result.output
+    assert not model.exists()

@@ -31,7 +31,7 @@ app.add_typer(graph.app, name="graph")
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(train_app, name="train")
 semantics.add_to(train_app, eval_app)
-relocalization.add_to(dataset_app, eval_app)
+relocalization.add_to(dataset_app, train_app, eval_app)
 eval_app.command("selfsup")(eval_selfsup)
 console = Console()
 

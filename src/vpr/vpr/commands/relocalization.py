@@ -1,14 +1,19 @@
-"""``vpr dataset from-level`` and ``vpr eval overlap``: RGB-D views and what they share."""
+"""RGB-D sequences, what their views share, and the training of S3E-GNN on them."""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from vpr.relocalization.model import S3eModel
+    from vpr.relocalization.training import Views
 
 console = Console()
 
@@ -58,10 +63,75 @@ def eval_overlap(
         json_out.write_text(json.dumps(figures, indent=2) + "\n")
 
 
-def add_to(dataset_app: typer.Typer, eval_app: typer.Typer) -> None:
+Scenes = Annotated[list[Path], typer.Option("--data", help="RGB-D folder; repeat for several.")]
+ModelFile = Annotated[Path, typer.Option("--out", help="Model to write, .safetensors.")]
+Epochs = Annotated[int, typer.Option(help="The paper's are 140.", min=1)]
+
+
+def train_s3e(
+    data: Scenes,
+    out: ModelFile,
+    encoder: Annotated[str, typer.Option(help="vit | sparse")] = "vit",
+    patch_size: Annotated[int, typer.Option(help="16 | 32 | 64 px")] = 32,
+    epochs: Epochs = 140,
+) -> None:
+    """Train an encoder on the reprojection IoU of views; its graph network stays untrained."""
+    import torch
+
+    from vpr.relocalization.model import S3eModel
+    from vpr.relocalization.training import S3eTrainingConfig, train_encoder
+
+    def work() -> None:
+        torch.manual_seed(0)
+        model = S3eModel(encoder, patch_size)
+        train_encoder(model, _scenes(model, data), S3eTrainingConfig(epochs=epochs), _print_loss)
+        model.save(out)
+
+    _or_fail(work)
+
+
+def train_gnn(
+    model: Annotated[Path, typer.Argument(help="Made by vpr train s3e.")],
+    data: Scenes,
+    out: ModelFile,
+    epochs: Epochs = 140,
+) -> None:
+    """Train a model's graph network on sequences of two laps or more."""
+    from vpr.relocalization.model import S3eModel
+    from vpr.relocalization.training import S3eTrainingConfig, train_graph
+
+    def work() -> None:
+        net = S3eModel.load(model)
+        train_graph(net, _scenes(net, data), S3eTrainingConfig(epochs=epochs), _print_loss)
+        net.save(out)
+
+    _or_fail(work)
+
+
+def add_to(dataset_app: typer.Typer, train_app: typer.Typer, eval_app: typer.Typer) -> None:
     """Put the commands beside the others."""
+    train_app.command("s3e")(train_s3e)
+    train_app.command("gnn")(train_gnn)
     dataset_app.command("from-level")(dataset_from_level)
     eval_app.command("overlap")(eval_overlap)
+
+
+def _scenes(model: S3eModel, folders: list[Path]) -> list[Views]:
+    from vpr.relocalization.rgbd import load_rgbd
+    from vpr.relocalization.training import prepare
+
+    return [prepare(model, load_rgbd(folder)) for folder in folders]
+
+
+def _print_loss(epoch: int, loss: float) -> None:
+    console.print(f"epoch {epoch}: loss {loss:.4f}")
+
+
+def _or_fail(work: Callable[[], None]) -> None:
+    try:
+        work()
+    except ValueError as error:  # every named error of the library is one
+        _fail(error)
 
 
 def _fail(error: Exception) -> NoReturn:

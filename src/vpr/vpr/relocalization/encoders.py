@@ -41,7 +41,7 @@ class EncoderInput:
         centres = torch.from_numpy(np.stack([p.centres for p in batch]))
         sizes = torch.tensor([p.size for p in batch], dtype=torch.float32)
         return cls(
-            (small / 127.5 - 1.0).unflatten(0, (images, count)),
+            (small / 127.5 - 1.0).reshape(images, count, 3, SEEN_SIZE, SEEN_SIZE),
             centres / sizes[:, None],
             (centres / pixels.shape[-1]).long(),
         )
@@ -97,7 +97,7 @@ class SparseEncoder(nn.Module):
         return pool_images(features, sites)
 
 
-ENCODERS = {"vit": VitEncoder, "sparse": SparseEncoder}
+ENCODERS = ("vit", "sparse")
 
 
 def make_encoder(kind: str, dimension: int = 128) -> VitEncoder | SparseEncoder:
@@ -107,5 +107,5 @@ def make_encoder(kind: str, dimension: int = 128) -> VitEncoder | SparseEncoder:
         ValueError: neither ``vit`` nor ``sparse``.
     """
     if kind not in ENCODERS:
-        raise ValueError(f"encoder '{kind}' is not one of {sorted(ENCODERS)}")
-    return ENCODERS[kind](dimension)
+        raise ValueError(f"encoder '{kind}' is not one of {ENCODERS}")
+    return VitEncoder(dimension) if kind == "vit" else SparseEncoder(dimension)

@@ -54,7 +54,7 @@ class PatchExtractor:
         if count < 1:
             raise ValueError(f"{count} patches asked for; at least 1")
         self.patch_size, self.count, self.seed = patch_size, count, seed
-        self._orb = cv2.ORB_create(nfeatures=DETECTED_PER_PATCH * count, fastThreshold=7)
+        self._orb = cv2.ORB.create(nfeatures=DETECTED_PER_PATCH * count, fastThreshold=7)
 
     def __call__(self, image: Image) -> Patches:
         """Patches of an 8-bit image, the same for the same image.
@@ -77,7 +77,7 @@ class PatchExtractor:
                 "too_few_keypoints",
                 f"{len(keypoints)} ORB keypoints, at least {MIN_KEYPOINTS} are needed",
             )
-        found = cv2.KeyPoint_convert(keypoints).astype(np.float32)
+        found = np.array([keypoint.pt for keypoint in keypoints], np.float32)
         rng = np.random.default_rng(self.seed)
         chosen = found[rng.permutation(len(found))[: self.count]]
         missing = self.count - len(chosen)
@@ -107,6 +107,6 @@ def _cut(
     height, width = image.shape[:2]
     limits = np.array([width - size, height - size])
     corners = np.clip(np.rint(centres).astype(np.int64) - size // 2, 0, limits)
-    windows = np.lib.stride_tricks.sliding_window_view(image, (size, size), axis=(0, 1))
-    pixels = windows[corners[:, 1], corners[:, 0]].transpose(0, 2, 3, 1)
+    windows = np.lib.stride_tricks.sliding_window_view(image, (size, size, 3))[:, :, 0]
+    pixels = windows[corners[:, 1], corners[:, 0]]
     return np.ascontiguousarray(pixels), (corners + size // 2).astype(np.float32)

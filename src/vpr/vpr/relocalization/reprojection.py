@@ -77,7 +77,8 @@ def _points(sequence: RgbdSequence, stride: int) -> NDArray[np.float32]:
     x = (columns - matrix[0, 2]) / matrix[0, 0]
     y = (rows - matrix[1, 2]) / matrix[1, 1]
     rays = np.stack([x, y, np.ones_like(x)], axis=-1).astype(np.float32)
-    return (depth[..., None] * rays).reshape(len(sequence), -1, 3)
+    points: NDArray[np.float32] = (depth[..., None] * rays).reshape(len(sequence), -1, 3)
+    return points
 
 
 def _check(sequence: RgbdSequence) -> None:

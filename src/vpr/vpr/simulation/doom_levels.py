@@ -102,7 +102,7 @@ def laps_of(
     tour: NDArray[np.float64], rng: np.random.Generator
 ) -> list[list[tuple[float, float, float]]]:
     """The tour twice and once reversed, as (x, y, heading) in map units and radians."""
-    laps = []
+    laps: list[list[tuple[float, float, float]]] = []
     for way in (tour, tour, tour[::-1]):
         shift = gaussian_filter1d(rng.normal(0.0, 1.0, len(way)), 6.0) * 25.0 if laps else 0.0
         step = np.gradient(way, axis=0)
@@ -175,7 +175,7 @@ def _floor_plan(sectors: Any, start: NDArray[np.float64]) -> FloorPlan:
     for key, sides in beside.items():
         if key in blocking or _impassable(sides):
             a, b = (np.array(key).reshape(2, 2) - origin) / CELL
-            cv2.line(walls, tuple(map(int, a)), tuple(map(int, b)), 1)
+            cv2.line(walls, (int(a[0]), int(a[1])), (int(b[0]), int(b[1])), (1,))
     clearance = distance_transform_edt(walls == 0)
     pieces, _ = label(clearance * CELL > CLEARANCE)
     column, row = ((start - origin) / CELL).astype(int)
@@ -186,7 +186,9 @@ def _impassable(sides: list[tuple[float, float]]) -> bool:
     floors, ceilings = zip(*sides, strict=True)
     if len(sides) < 2:
         return False  # both sides are one sector: a line in the open
-    return max(floors) - min(floors) > STEP_HEIGHT or min(ceilings) - max(floors) < BODY_HEIGHT
+    return bool(max(floors) - min(floors) > STEP_HEIGHT) or bool(
+        min(ceilings) - max(floors) < BODY_HEIGHT
+    )
 
 
 Ways = dict[tuple[int, int], tuple[float, tuple[int, int]]]  # cell: cost and the cell before it
