@@ -99,6 +99,12 @@ ARGUMENTS = (
         description="Also give the closures to this SLAM system; empty starts no bridge",
     ),
     DeclareLaunchArgument(
+        "pose_model",
+        default_value="",
+        description="Also start pose_regression with this VLocNet++; its guesses order what "
+        "loop_closure verifies (composed: set loop_closure.pose_prior_used); empty starts it not",
+    ),
+    DeclareLaunchArgument(
         "remap",
         default_value="",
         description='Of every node, e.g. "odometry:=/odom camera/image_raw:=/cam0/image_raw"',
@@ -125,16 +131,25 @@ def suite(context: LaunchContext) -> list[Node]:
         if composed
         else [("vpr_nodes", name, name) for name in SUITE]
     )
+    own: dict[str | None, dict[str, object]] = {}
     remaps = [tuple(word.split(":=", 1)) for word in argument["remap"].split()]
     if bridge := argument["bridge"]:
         programs.append(("vpr_bridges", bridge, f"{bridge}_bridge"))
+    if pose_model := argument["pose_model"]:
+        programs.append(("vpr_nodes", "pose_regression", "pose_regression"))
+        own["pose_regression"] = {"pose_model": ParameterValue(pose_model, value_type=str)}
+        own["loop_closure"] = {"pose_prior_used": True}
     return [
         Node(
             package=package,
             executable=executable,
             name=name,
             namespace=LaunchConfiguration("namespace"),
-            parameters=[LaunchConfiguration("params_file"), overrides],
+            parameters=[
+                LaunchConfiguration("params_file"),
+                overrides,
+                *([own[name]] if name in own else []),
+            ],
             remappings=[*TF, *remaps],
             ros_arguments=["--log-level", LaunchConfiguration("log_level")],
             output="screen",

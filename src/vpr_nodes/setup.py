@@ -7,6 +7,7 @@ NODES = (
     "loop_closure",
     "pose_graph",
     "gps_image_sync",
+    "pose_regression",
     "fine_tuning",
     "bag_player",
     "bag_recorder",

@@ -177,6 +177,7 @@ def test_members_of_a_group_agree_pairwise_and_true_closures_all_do(tmp_path):
     gate = gate_of(graph)
     assert consistent_closures(graph, sorted(false)[:5], gate) == frozenset(sorted(false)[:5])
     assert consistent_closures(graph, clean.closures, gate) == frozenset(clean.closures)
+    assert consistent_closures(graph, [], gate) == frozenset()
 
 
 def test_false_closures_are_the_same_for_one_seed(tmp_path):

@@ -225,12 +225,14 @@ def test_unusable_keyframes_are_refused_in_words_and_the_graph_goes_on():
     bad[0, 3] = np.nan
     with pytest.raises(PoseGraphError, match="keyframe 2: odometry pose has a value"):
         graph.add_keyframe(keyframe(2, bad))
-    with pytest.raises(PoseGraphError, match="comes after keyframe 1"):
-        graph.add_keyframe(keyframe(1, np.eye(4)))
+    with pytest.raises(PoseGraphError, match="keyframe 1 is here already, seen at 1000000000 ns"):
+        graph.add_keyframe(keyframe(1, pose_from_xy_yaw(7, 0, 0), stamp_ns=9 * SECOND))
     with pytest.raises(PoseGraphError, match="is not after"):
         graph.add_keyframe(keyframe(2, np.eye(4), stamp_ns=0))
-    graph.add_keyframe(keyframe(2, pose_from_xy_yaw(2, 0, 0)))
-    assert [node.id for node in graph.trajectory()] == [0, 1, 2]
+    graph.add_keyframe(keyframe(3, pose_from_xy_yaw(2, 0, 0)))
+    with pytest.raises(PoseGraphError, match="keyframe 2 comes after keyframe 3"):
+        graph.add_keyframe(keyframe(2, np.eye(4)))
+    assert [node.id for node in graph.trajectory()] == [0, 1, 3]
 
 
 def test_a_step_without_odometry_is_bridged_by_the_next_with_it():
@@ -275,7 +277,7 @@ def two_sessions(offset, **overrides):
     return graph, truth
 
 
-def test_a_second_session_waits_for_its_first_closure_and_then_stands_right():
+def test_a_second_session_waits_for_two_closures_that_agree_and_then_stands_right():
     offset = pose_from_xy_yaw(300.0, -200.0, 2.5)
     graph, truth = two_sessions(offset)
     assert graph.map_to_odom(1) is None
@@ -283,7 +285,13 @@ def test_a_second_session_waits_for_its_first_closure_and_then_stands_right():
     assert not graph.anchored(1)
     assert len(graph.trajectory()) == 60
     assert [node.anchored for node in graph.nodes()] == [True] * 60 + [False] * 30
+    first = graph.add_closure(true_closure(truth, 78, 18))
+    assert (first.state, first.anchored_sessions) == (ClosureState.CANDIDATE, ())
+    assert "1 closures agree" in first.reason
+    assert graph.add_closure(true_closure(truth, 78, 18)).rejected_by == "duplicate"
+    assert not graph.anchored(1)
     verdict = graph.add_closure(true_closure(truth, 80, 20))
+    assert graph.counters["closures"] == 2
     assert verdict.anchored_sessions == (1,)
     assert "session 1 to the map" in verdict.reason
     np.testing.assert_allclose(poses_of(graph), truth[:90], atol=1e-2)
@@ -296,7 +304,7 @@ def test_a_second_session_waits_for_its_first_closure_and_then_stands_right():
 
 def test_a_closure_from_the_map_back_to_a_loose_session_ties_it_too():
     offset = pose_from_xy_yaw(-30.0, 20.0, 1.0)
-    graph, truth = two_sessions(offset)
+    graph, truth = two_sessions(offset, joining_closures=1)
     verdict = graph.add_closure(closure(20, 80, relative(truth[80], truth[20])))
     assert verdict.anchored_sessions == (1,)
     np.testing.assert_allclose(poses_of(graph), truth[:90], atol=1e-2)
@@ -304,7 +312,7 @@ def test_a_closure_from_the_map_back_to_a_loose_session_ties_it_too():
 
 def test_two_loose_sessions_join_and_are_anchored_together():
     offset = pose_from_xy_yaw(50.0, 0.0, -1.0)
-    graph, truth = two_sessions(offset)
+    graph, truth = two_sessions(offset, joining_closures=1)
     for i in range(90, 110):
         graph.add_keyframe(keyframe(i, truth[i], session=2))
     loose = graph.add_closure(closure(100, 80, relative(truth[80], truth[100])))
@@ -337,7 +345,7 @@ def saved_and_restored(graph):
 
 @pytest.mark.parametrize("mode", ["se3", "se2"])
 def test_a_restored_graph_goes_on_as_if_it_had_not_stopped(mode):
-    graph, truth = two_sessions(pose_from_xy_yaw(5, 5, 1.0), mode=mode)
+    graph, truth = two_sessions(pose_from_xy_yaw(5, 5, 1.0), mode=mode, joining_closures=1)
     graph.add_closure(true_closure(truth, 80, 20))
     graph.add_closure(closure(85, 5, np.eye(4)))  # refused, and remembered as such
     graph.add_keyframe(keyframe(90, None, session=1))

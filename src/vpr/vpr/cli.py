@@ -16,7 +16,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from vpr.commands import graph, relocalization, semantics
+from vpr.commands import graph, pose_regression, relocalization, semantics
+from vpr.commands.graph_figures import eval_graph
 from vpr.commands.learning import dataset_app, eval_selfsup, train_app
 from vpr.commands.map import map_app
 from vpr.config import ConfigError
@@ -31,8 +32,10 @@ app.add_typer(graph.app, name="graph")
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(train_app, name="train")
 semantics.add_to(train_app, eval_app)
+pose_regression.add_to(train_app, eval_app)
 relocalization.add_to(dataset_app, train_app, eval_app)
 eval_app.command("selfsup")(eval_selfsup)
+eval_app.command("graph")(eval_graph)
 console = Console()
 
 ParamsFile = Annotated[
@@ -107,6 +110,9 @@ def run(
     bridge: Annotated[
         str, typer.Option(help="Also give the closures to this SLAM system, e.g. rtabmap.")
     ] = "",
+    pose_model: Annotated[
+        Path | None, typer.Option(help="Also start pose_regression with this VLocNet++.")
+    ] = None,
     remap: Annotated[
         list[str] | None, typer.Option(help="Of every node, as odometry:=/odom; repeatable.")
     ] = None,
@@ -116,6 +122,9 @@ def run(
     """Start the suite here, as the launch file does where ros2 launch is installed."""
     processes = _bringup("processes")
     parameters: dict[str, Any] = {} if map_folder is None else {"map": str(map_folder.resolve())}
+    if pose_model is not None:
+        parameters["pose_regression.pose_model"] = str(pose_model.resolve())
+        parameters["loop_closure.pose_prior_used"] = True
     options = processes.RosOptions(
         params_file,
         namespace,
@@ -129,6 +138,8 @@ def run(
             if bridge:
                 children.start_bridge(bridge, options)
             children.start_suite(options, composed)
+            if pose_model is not None:
+                children.start("pose_regression", options)
             if bag is not None:
                 children.start("bag_player", _playing(processes, options, bag, rate, False))
             children.wait_while_running()

@@ -258,6 +258,8 @@ class LoopClosureConfig(ImageInput):
     agreement_keyframes: int = Field(ge=1, le=1000)
     agreement_translation: Positive
     agreement_rotation: Positive
+    pose_prior_used: bool
+    pose_prior_sigmas: Positive
     map: str
 
     @model_validator(mode="after")
@@ -282,7 +284,7 @@ class PoseGraphConfig(NodeConfig):
 
     node_name: ClassVar[str] = "pose_graph"
     mode: Literal["se3", "se2"]
-    closure_model: Literal["measured", "weak"]
+    closure_model: Literal["measured", "weak", "similarity", "direction"]
     odometry_translation_sigma: Positive
     odometry_translation_per_metre: NonNegative
     odometry_rotation_sigma: Positive
@@ -295,16 +297,45 @@ class PoseGraphConfig(NodeConfig):
     closure_rotation_sigma: Positive
     weak_translation_sigma: Positive
     weak_rotation_sigma: Positive
+    similarity_translation_sigma: Positive
+    similarity_rotation_sigma: Positive
     robust_kernel: Literal["cauchy", "huber", "dcs", "none"]
     robust_width: Positive
     gate_probability: Annotated[float, Field(gt=0.5, lt=1.0)]
+    recent_closures: int = Field(ge=2, le=1000)
+    joining_closures: int = Field(ge=1, le=100)
+    retrial_period: NonNegative
+    gps: bool
+    gps_sigma: Positive
+    gps_min_sigma: Positive
+    gps_max_sigma: Positive
+    gps_distance: NonNegative
+    gps_spread: Positive
+    gps_tilt_sigma: Positive
     relinearize_translation: Positive
     relinearize_rotation: Positive
     relinearize_every: int = Field(ge=1, le=1000)
     publish_period: Positive
     correction_notice: NonNegative
+    correction_max_speed: Positive
+    correction_max_turn_rate: Positive
+    correction_jump: Positive
     autosave_period: NonNegative
     map: str
+
+
+class PoseRegressionConfig(ImageInput):
+    """pose_regression: image to pose, motion and classes by a trained VLocNet++."""
+
+    node_name: ClassVar[str] = "pose_regression"
+    pose_model: str
+    camera_in_base: Annotated[list[float], Field(min_length=7, max_length=7)]
+    max_gap: Positive
+    time_jump_tolerance: NonNegative
+    camera_tolerance: Fraction
+    device: Literal["auto", "cpu", "cuda"]
+    mixed_precision: bool
+    threads: int = Field(ge=0, le=256)
 
 
 class GpsImageSyncConfig(ImageInput):
@@ -470,6 +501,7 @@ NODE_CONFIGS: tuple[type[NodeConfig], ...] = (
     LoopClosureConfig,
     PoseGraphConfig,
     GpsImageSyncConfig,
+    PoseRegressionConfig,
     FineTuningConfig,
     BagPlayerConfig,
     BagRecorderConfig,

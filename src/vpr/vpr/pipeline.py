@@ -21,6 +21,7 @@ from vpr.config import (
 from vpr.evaluation.recording import Run, image_topic, read_source
 from vpr.geometry import PoseTrack, PoseUnavailable
 from vpr.graph.edges import EdgeKind
+from vpr.graph.jury import judge
 from vpr.graph.pose_graph import PoseGraph
 from vpr.images.decoding import ImageError, decode_depth
 from vpr.messages import camera_of, image_of
@@ -70,6 +71,7 @@ class Pipeline:
     def finish(self) -> Run:
         """Last verdicts and the corrected trajectory."""
         self._take(self.closer.flush())
+        self._judge()
         self.run.closures.extend(self._verdicts.values())
         self.run.trajectory.update({node.id: node.pose for node in self.graph.nodes()})
         for edge in self.graph.edges():
@@ -83,6 +85,14 @@ class Pipeline:
             if closure.state == ClosureState.VERIFIED:
                 self.graph.add_closure(closure)
         return closures
+
+    def _judge(self) -> None:
+        """Let the jury have the last word on all closures."""
+        case = self.graph.case()
+        if case is not None:
+            self.graph.follow(judge(case))
+        for closure in self.graph.take_reversals():
+            self._verdicts[closure.query_id, closure.reference_id] = closure
 
 
 def run_bag(path: Path, params_file: Path | None = None) -> Run:

@@ -38,6 +38,7 @@ from vpr.places.recognizer import PlaceRecognizer
 from vpr.records import ClosureState
 from vpr.simulation.config import SimulationConfig
 from vpr.simulation.recording import record_drive
+from vpr_bringup.bench_graph import graph_lines
 from vpr_bringup.demo import REPOSITORY, DemoOptions, run_demo
 
 SEEDS = (1, 2, 3)
@@ -72,6 +73,7 @@ def run_bench(out: Path, readme: Path | None) -> None:
         lambda: real_bags(data, out, details),
         lambda: latency(out, details),
         lambda: search_cost(details),
+        lambda: [Line(*row) for row in graph_lines(data, out / "graph")],
     ):
         lines += section()
         details["lines"] = [asdict(line) for line in lines]

@@ -1,5 +1,7 @@
 """sequence_matching and pose_graph: sessions, missing and bad odometry, closures, maps."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from conftest import LATCHED
@@ -139,6 +141,7 @@ def test_a_closure_bends_the_path_and_moves_map_to_odom(probe, nodes):
     corrections = probe.hear(TransformStamped, "map_to_odom")
     frames = probe.publisher(Keyframe, "keyframe", REMEMBERED)
     closures = probe.publisher(LoopClosure, "loop_closures")
+    pose = probe.publisher(Odometry, "odometry")
     # a closure that arrives before its keyframes is kept for them
     closures.publish(closure(10, 0, 9.5))
     for i in range(11):
@@ -148,6 +151,9 @@ def test_a_closure_bends_the_path_and_moves_map_to_odom(probe, nodes):
     assert graphs[-1].nodes[10].pose.position.x < 9.9
     assert corrections[-1].header.frame_id == "map"
     assert corrections[-1].child_frame_id == "odom"
+    for i in range(12, 15):  # it follows at a limited rate, with the odometry
+        pose.publish(odometry(i * SECOND, 10))
+    probe.until(lambda: corrections[-1].header.stamp.sec == 14)
     assert corrections[-1].transform.translation.x < -0.1
     probe.until(lambda: len(paths[-1].poses) == 11)
     assert paths[-1].poses[0].header.frame_id == "map"
@@ -156,6 +162,7 @@ def test_a_closure_bends_the_path_and_moves_map_to_odom(probe, nodes):
 def test_rejected_and_contradicting_closures_leave_the_path_alone(probe, nodes):
     nodes.start("pose_graph", publish_period=0.05)
     graphs = probe.hear(PoseGraph, "graph", LATCHED)
+    verdicts = probe.hear(LoopClosure, "loop_closures")
     frames = probe.publisher(Keyframe, "keyframe", REMEMBERED)
     closures = probe.publisher(LoopClosure, "loop_closures")
     for i in range(11):
@@ -168,6 +175,67 @@ def test_rejected_and_contradicting_closures_leave_the_path_alone(probe, nodes):
     assert len(refused) == 1
     assert "contradicts" in refused[0].reason
     assert graphs[-1].nodes[10].pose.position.x == pytest.approx(10.0, abs=0.05)
+    verdict = verdicts[-1]
+    assert (verdict.query_id, verdict.state) == (10, LoopClosure.REJECTED)
+    assert verdict.rejected_by == "inconsistent"
+    assert verdict.reason == refused[0].reason
+
+
+def test_a_keyframe_with_the_id_of_another_is_dropped_and_counted(probe, nodes):
+    nodes.start("pose_graph", publish_period=0.05)
+    graphs = probe.hear(PoseGraph, "graph", LATCHED)
+    frames = probe.publisher(Keyframe, "keyframe", REMEMBERED)
+    for identity, seconds in ((0, 1), (1, 2), (1, 2), (1, 3), (2, 4)):
+        frames.publish(keyframe(identity, seconds * SECOND, seconds))
+    probe.until(lambda: bool(graphs) and len(graphs[-1].nodes) == 3)
+    probe.until(lambda: probe.status("pose_graph").get("dropped PoseGraphError") == "1")
+    assert "keyframe 1 is here already" in probe.status("pose_graph")["message"]
+
+
+def test_a_wrong_closure_inside_is_retracted_and_map_to_odom_never_jumps(probe, nodes):
+    limits = {"correction_max_speed": 0.5, "correction_max_turn_rate": 0.05}
+    nodes.start("pose_graph", publish_period=0.05, retrial_period=0.3, **limits)
+    graphs = probe.hear(PoseGraph, "graph", LATCHED)
+    corrections = probe.hear(TransformStamped, "map_to_odom")
+    jumps = probe.hear(TransformStamped, "map_to_odom_jump")
+    verdicts = probe.hear(LoopClosure, "loop_closures")
+    frames = probe.publisher(Keyframe, "keyframe", REMEMBERED)
+    closures = probe.publisher(LoopClosure, "loop_closures")
+    pose = probe.publisher(Odometry, "odometry")
+
+    def drive(begin, end):
+        """Keyframes a metre and a second apart, odometry five times a second."""
+        for i in range(5 * begin, 5 * end):
+            pose.publish(odometry(SECOND + i * SECOND // 5, i / 5))
+            if i % 5 == 0:
+                frames.publish(keyframe(i // 5, SECOND + i * SECOND // 5, i / 5))
+            probe.spin(0.01)
+        probe.until(lambda: bool(graphs) and len(graphs[-1].nodes) == end)
+
+    drive(0, 50)
+    closures.publish(closure(48, 5, 44.5))  # a metre and a half too long: drift would allow that
+    probe.until(lambda: any(e.kind == e.CLOSURE for e in graphs[-1].edges))
+    drive(50, 60)
+    assert corrections[-1].transform.translation.x > 0.5  # it was believed
+    for query in range(52, 59):
+        closures.publish(closure(query, query - 44, 44.0))
+    probe.until(lambda: "retracted" in {v.rejected_by for v in verdicts})
+    wrong = next(v for v in verdicts if v.rejected_by == "retracted")
+    assert (wrong.query_id, wrong.reference_id, wrong.state) == (48, 5, LoopClosure.REJECTED)
+    assert "retracted: chi2" in wrong.reason
+    drive(60, 66)
+    probe.until(lambda: abs(graphs[-1].nodes[59].pose.position.x - 59) < 0.1)
+    inside = {e.to_id for e in graphs[-1].edges if e.kind == e.CLOSURE}
+    assert inside == set(range(52, 59))
+    status = probe.status("pose_graph")
+    assert status["retracted"] == "1"
+    assert status["published closures rejected"] >= "1"
+    assert abs(corrections[-1].transform.translation.x) < 0.1
+    steps = [(c.header.stamp, c.transform.translation.x) for c in corrections]
+    for (early, x), (late, next_x) in pairwise(steps):
+        seconds = late.sec - early.sec + (late.nanosec - early.nanosec) / 1e9
+        assert abs(next_x - x) <= 0.5 * max(seconds, 0.0) + 1e-6
+    assert not jumps
 
 
 def test_a_map_is_saved_loaded_and_a_new_drive_finds_its_place_in_it(probe, nodes, tmp_path):
@@ -208,9 +276,10 @@ def test_a_map_is_saved_loaded_and_a_new_drive_finds_its_place_in_it(probe, node
     assert matches[-1].candidates[0].reference_id == 7
     probe.until(lambda: bool(graphs) and len(graphs[-1].nodes) == 20)
     assert not graphs[-1].nodes[-1].anchored
-    message = closure(19, 7, 0.5)
-    message.query_session = 1
-    probe.publisher(LoopClosure, "loop_closures").publish(message)
+    for query, reference in ((18, 6), (19, 7)):
+        message = closure(query, reference, 0.5)
+        message.query_session = 1
+        probe.publisher(LoopClosure, "loop_closures").publish(message)
     probe.until(lambda: graphs[-1].nodes[-1].anchored)
     assert graphs[-1].nodes[-1].pose.position.x == pytest.approx(7.5, abs=0.1)
 

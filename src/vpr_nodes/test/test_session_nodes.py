@@ -30,6 +30,7 @@ class Suite:
         self.matches = probe.hear(PlaceMatches, "matches")
         self.graphs = probe.hear(PoseGraph, "graph", LATCHED)
         self.corrections = probe.hear(TransformStamped, "map_to_odom")
+        self.jumps = probe.hear(TransformStamped, "map_to_odom_jump")
         self.seen = probe.publisher(Descriptor, "descriptor")
         self.pose = probe.publisher(Odometry, "odometry")
         self.closures = probe.publisher(LoopClosure, "loop_closures")
@@ -53,9 +54,10 @@ class Suite:
         request = EditSession.Request(session=session, closures=list(closures))
         return self.probe.call(EditSession, service, request)
 
-    def close(self, message):
-        """Add a closure of the newest session and wait until it has its place."""
-        self.closures.publish(message)
+    def close(self, query, reference, x, session):
+        """Tie the newest session by closures of two keyframes, and wait until it has its place."""
+        for back in (1, 0):
+            self.closures.publish(tie(query - back, reference - back, x, session))
         self.probe.until(lambda: self.graphs[-1].nodes[-1].anchored)
 
 
@@ -79,12 +81,14 @@ def suite(probe, nodes):
 def test_a_carried_robot_relocalizes_and_goes_on_in_the_old_map(probe, suite):
     best = suite.matches[-1].candidates[0]
     assert (best.reference_id, best.reference_session) == (10, 0)
-    suite.close(tie(19, best.reference_id, 0.5, session=1))
+    suite.close(19, best.reference_id, 0.5, session=1)
     newest = suite.graphs[-1].nodes[-1]
     assert newest.pose.position.x == pytest.approx(10.5, abs=0.05)
     probe.until(lambda: bool(suite.corrections))
     shift = suite.corrections[-1].transform.translation.x
     assert shift == pytest.approx(10.5 - 1007.0, abs=0.05)
+    (jump,) = suite.jumps  # from where session 0 had it, the identity
+    assert jump.transform.translation.x == pytest.approx(shift)
     suite.drive(DRIVE + 9, 1008, [40, 41])  # beyond what was mapped
     assert suite.graphs[-1].nodes[-1].anchored
     assert suite.graphs[-1].nodes[-1].pose.position.x == pytest.approx(12.5, abs=0.05)
@@ -97,15 +101,15 @@ def test_a_robot_carried_unseen_by_its_odometry_begins_a_session_when_told(probe
     suite.drive(DRIVE + 9, 1008, range(8))
     assert suite.keyframes[-1].session == 2
     assert suite.matches[-1].candidates[0].reference_id == 7
-    suite.close(tie(suite.keyframes[-1].id, 7, 0.0, session=2))
+    suite.close(suite.keyframes[-1].id, 7, 0.0, session=2)
     assert suite.graphs[-1].nodes[-1].pose.position.x == pytest.approx(7.0, abs=0.05)
 
 
 def test_sessions_are_listed_reanchored_and_deleted_and_the_map_keeps_that(probe, suite, tmp_path):
-    suite.close(tie(19, 10, 0.5, session=1))
+    suite.close(19, 10, 0.5, session=1)
     assert [(s.id, s.keyframes, s.anchored, s.closures) for s in suite.sessions()] == [
-        (0, 12, True, 1),
-        (1, 8, True, 1),
+        (0, 12, True, 2),
+        (1, 8, True, 2),
     ]
     assert suite.edit("reanchor_session", 1).message.endswith("waits for its first closure")
     assert [s.anchored for s in suite.sessions()] == [True, False]

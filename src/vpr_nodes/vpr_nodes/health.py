@@ -19,6 +19,7 @@ class Health:
         self.received: Counter[str] = Counter()
         self.published: Counter[str] = Counter()
         self.drops: Counter[str] = Counter()
+        self.notes: dict[str, object] = {}  # anything else worth showing, as it is now
         self.last_drop = ""
         self.last_reason = ""
         self.failed = ""
@@ -83,6 +84,7 @@ class Health:
         ]
         values += [KeyValue(key=f"published {k}", value=str(v)) for k, v in self.published.items()]
         values += [KeyValue(key=f"dropped {k}", value=str(v)) for k, v in self.drops.items()]
+        values += [KeyValue(key=k, value=str(v)) for k, v in self.notes.items()]
         values.append(KeyValue(key="last_reason", value=self.last_reason))
         if self._processing_ms:
             p50, p95 = np.percentile(list(self._processing_ms), [50, 95])

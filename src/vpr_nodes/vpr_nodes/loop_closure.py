@@ -1,8 +1,9 @@
 """loop_closure: place matches to verified or rejected closures with a relative pose.
 
 Subscribes the camera, ``camera/camera_info``, ``camera/depth/image_raw`` (when
-``depth_topic_used``), ``keyframe`` and ``matches``; publishes ``loop_closures``. Images, depths,
-keyframes and matches are joined by exact stamp. Owns the ``features`` part of a map.
+``depth_topic_used``), ``keyframe`` and ``matches``, and with ``pose_prior_used`` ``pose_prior`` and
+``graph``; publishes ``loop_closures``. Images, depths, keyframes, matches and guesses are joined by
+exact stamp. Owns the ``features`` part of a map.
 """
 
 from __future__ import annotations
@@ -13,23 +14,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from geometry_msgs.msg import PoseWithCovarianceStamped
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image as ImageMsg
 from vpr_interfaces.msg import Keyframe as KeyframeMsg
 from vpr_interfaces.msg import LoopClosure as LoopClosureMsg
 from vpr_interfaces.msg import PlaceMatches as PlaceMatchesMsg
+from vpr_interfaces.msg import PoseGraph as PoseGraphMsg
 
 from vpr.config import LoopClosureConfig
 from vpr.images.decoding import decode_depth
-from vpr.messages import camera_of, keyframe_of, matches_of, stamp_ns
+from vpr.messages import camera_of, covariance_of, keyframe_of, matches_of, pose_of, stamp_ns
 from vpr.records import CameraModel, ClosureState, Image, Keyframe, LoopClosure, PlaceMatches
 from vpr.verification.features import LocalFeatures
 from vpr.verification.loop_closer import LoopCloser
+from vpr.verification.pose_prior import PosePrior
 from vpr_nodes.conversions import closure_msg
 from vpr_nodes.image_input import ExactStampJoin, ImageInput
 from vpr_nodes.map_part import MapPart
-from vpr_nodes.vpr_node import RELIABLE, REMEMBERED, SENSOR, VprNode, run
+from vpr_nodes.vpr_node import LATCHED, RELIABLE, REMEMBERED, SENSOR, VprNode, run
 
 DEPTH_TOPIC = "camera/depth/image_raw"
 JOIN_CAPACITY = 50  # frames whose features wait for their keyframe
@@ -51,6 +55,7 @@ class LoopClosureNode(VprNode):
         self.depths: ExactStampJoin[NDArray[np.float32]] = ExactStampJoin(JOIN_CAPACITY)
         self.features: ExactStampJoin[LocalFeatures] = ExactStampJoin(JOIN_CAPACITY)
         self.waiting: deque[tuple[float, Keyframe | PlaceMatches]] = deque()
+        self.prior = PosePrior(self.config.pose_prior_sigmas, self.config.max_translation)
         self.session: int | None = None
         self.last_keyframe = time.monotonic()
         self.frame_id = ""
@@ -75,6 +80,15 @@ class LoopClosureNode(VprNode):
             )
         self.listen(KeyframeMsg, "keyframe", self._on_keyframe, REMEMBERED, "nothing to verify")
         self.listen(PlaceMatchesMsg, "matches", self._on_matches, RELIABLE)
+        if self.config.pose_prior_used:
+            self.listen(
+                PoseWithCovarianceStamped,
+                "pose_prior",
+                self._on_pose_prior,
+                RELIABLE,
+                without="candidates are verified in the order of their likeness",
+            )
+            self.listen(PoseGraphMsg, "graph", self._on_graph, LATCHED)
         self.every(self.config.verdict_timeout / 4, self._settle)
 
     def _on_camera_info(self, message: CameraInfo) -> None:
@@ -126,6 +140,15 @@ class LoopClosureNode(VprNode):
         self.waiting.append((time.monotonic(), matches_of(message)))
         self._release()
 
+    def _on_pose_prior(self, message: PoseWithCovarianceStamped) -> None:
+        covariance = covariance_of(message.pose)
+        if covariance is None:
+            raise ValueError("a pose_prior without covariance says nothing of how wrong it may be")
+        self.prior.guess(stamp_ns(message.header.stamp), pose_of(message.pose.pose), covariance)
+
+    def _on_graph(self, message: PoseGraphMsg) -> None:
+        self.prior.map_is({node.id: pose_of(node.pose) for node in message.nodes if node.anchored})
+
     def _release(self) -> None:
         """Work off keyframes and matches in order; a keyframe waits a while for its image."""
         while self.waiting:
@@ -151,7 +174,7 @@ class LoopClosureNode(VprNode):
         self.closer.add_keyframe(keyframe, features)
 
     def _verify(self, matches: PlaceMatches) -> None:
-        closures = self.timed(self.closer.verify, matches)
+        closures = self.timed(self.closer.verify, self.prior.ordered(matches))
         if not matches.candidates:
             self.health.last_reason = matches.explanation
         self._publish(closures)

@@ -80,7 +80,7 @@ class SessionService:
 
 
 def _anchor(graph: PoseGraph, closure: LoopClosure) -> None:
-    verdict = graph.add_closure(closure)
+    verdict = graph.add_closure(closure, by_hand=True)
     if verdict.state is not ClosureState.VERIFIED:
         ends = f"{closure.query_id} -> {closure.reference_id}"
         raise PoseGraphError(f"closure {ends} is refused: {verdict.reason}")

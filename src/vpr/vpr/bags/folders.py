@@ -102,7 +102,7 @@ def write_seven_scenes(
     period = round(1e9 / rate)
     truth = [_seven_scenes_pose(file) for file in files]
     odometry = drifting(truth, translation_noise, rotation_noise, seed)
-    camera = _seven_scenes_camera(folder, _read(files[0]))
+    camera = seven_scenes_camera(folder, _read(files[0]))
     with BagWriter(path, overwrite=overwrite) as bag:
         messages = SensorMessages(bag.typestore)
         bag.add_topic(COMPRESSED_TOPIC, "sensor_msgs/msg/CompressedImage")
@@ -119,7 +119,7 @@ def write_seven_scenes(
                 message = messages.odometry(stamp, frame, pose, np.ones(3), np.zeros(3), np.ones(3))
                 bag.write(topic, stamp, message)
             bag.write(CAMERA_INFO_TOPIC, stamp, messages.camera_info(stamp, camera))
-            bag.write(DEPTH_TOPIC, stamp, messages.image(stamp, _seven_scenes_depth(file), "16UC1"))
+            bag.write(DEPTH_TOPIC, stamp, messages.image(stamp, seven_scenes_depth(file), "16UC1"))
             picture = messages.compressed_image(stamp, _read(file), JPEG_QUALITY)
             bag.write(COMPRESSED_TOPIC, stamp, picture)
     return len(files)
@@ -153,7 +153,7 @@ def _seven_scenes_pose(colour: Path) -> Pose:
     return result
 
 
-def _seven_scenes_depth(colour: Path) -> NDArray[np.uint16]:
+def seven_scenes_depth(colour: Path) -> NDArray[np.uint16]:
     """Depth image (H, W) in mm as the colour camera would see it; 0 where there is none."""
     depth = _read(colour.with_name(colour.name.split(".")[0] + ".depth.png"))
     if depth.dtype != np.uint16 or depth.ndim != 2:
@@ -167,7 +167,7 @@ def _seven_scenes_depth(colour: Path) -> NDArray[np.uint16]:
     return np.asarray(registered, np.uint16)
 
 
-def _seven_scenes_camera(folder: Path, image: Image) -> CameraModel:
+def seven_scenes_camera(folder: Path, image: Image) -> CameraModel:
     """The colour camera, from the depth camera's intrinsics."""
     file = folder / "camera-intrinsics.txt"
     try:

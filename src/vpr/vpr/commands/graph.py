@@ -59,6 +59,7 @@ def optimize(
     from vpr.graph.g2o import G2oError, read_g2o, write_g2o
     from vpr.graph.optimization import optimize as optimized
     from vpr.graph.outliers import with_false_closures
+    from vpr.graph.solution import UnsolvableGraph
 
     share = outliers / 100.0 if outliers >= 1.0 else outliers
     try:
@@ -69,14 +70,17 @@ def optimize(
         _fail(f"{file}: {error.strerror or error}")
     except ValueError as error:
         _fail(f"{file}: {error}")
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(f"optimizing {len(graph.order)} vertices", total=None)
-        result = optimized(
-            graph,
-            robust.value,
-            incremental,
-            lambda done, total: bar.update(task, completed=done, total=total),
-        )
+    try:
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(f"optimizing {len(graph.order)} vertices", total=None)
+            result = optimized(
+                graph,
+                robust.value,
+                incremental,
+                lambda done, total: bar.update(task, completed=done, total=total),
+            )
+    except UnsolvableGraph as error:
+        _fail(f"{file}: {error}")
     figures = _figures(graph, result)
     if false:
         figures |= _against_truth(result, false)

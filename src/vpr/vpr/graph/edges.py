@@ -16,6 +16,7 @@ class EdgeKind(IntEnum):
     ODOMETRY = 0
     CONSTANT_POSITION = 1  # no odometry for this step: only that the robot is not far away
     CLOSURE = 2
+    FIX = 3  # GPS: from the east-north-up frame; both ends are named by the keyframe
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class Edge:
     covariance: Covariance
     reason: str = ""
     chi2: float = float("nan")  # of the consistency check; NaN where there was nothing to check
+
+    @property
+    def is_step(self) -> bool:
+        """Whether it ties a keyframe to one before it in its session."""
+        return self.kind in (EdgeKind.ODOMETRY, EdgeKind.CONSTANT_POSITION)
 
 
 @dataclass(frozen=True)

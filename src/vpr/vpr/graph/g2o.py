@@ -7,7 +7,7 @@ are held in GTSAM's tangent order (x y yaw; rotation, translation), as ``gtsam.r
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,9 @@ Matrix = NDArray[np.float64]
 
 _ROTATION_FIRST = np.array([3, 4, 5, 0, 1, 2])
 _UNIT_TOLERANCE = 0.01  # a quaternion further than this from length 1 is damage, not rounding
+_MAX_POSITION = 1e9  # m; beyond, double precision holds no millimetres
+_MAX_INFORMATION = 1e16  # 10 nm
+_MIN_RATIO = 1e-15  # of eigenvalues; below, double precision can't tell it from zero
 
 
 class G2oError(PoseGraphError):
@@ -48,6 +51,8 @@ class _Dialect:
     numbers: int  # that give a pose
 
     def element(self, numbers: list[float]) -> Any:
+        if max(map(abs, numbers)) > _MAX_POSITION:
+            raise ValueError("pose is out of range")
         if self.dimension == 3:
             return gtsam.Pose2(*numbers)
         quaternion = np.array(numbers[3:])
@@ -67,12 +72,12 @@ class _Dialect:
         result = np.zeros((self.dimension, self.dimension))
         rows, columns = np.triu_indices(self.dimension)
         result[rows, columns] = result[columns, rows] = upper
-        try:
-            np.linalg.cholesky(result)
-        except np.linalg.LinAlgError:
-            smallest = float(np.linalg.eigvalsh(result)[0])
-            problem = f"information is not positive definite (eigenvalue {smallest:.3g})"
-            raise ValueError(problem) from None
+        eigenvalues = np.linalg.eigvalsh(result)
+        smallest, largest = float(eigenvalues[0]), float(eigenvalues[-1])
+        if largest > _MAX_INFORMATION:
+            raise ValueError(f"information is out of range (eigenvalue {largest:.3g})")
+        if smallest <= _MIN_RATIO * largest:
+            raise ValueError(f"information is not positive definite (eigenvalue {smallest:.3g})")
         return result if self.dimension == 3 else result[np.ix_(_ROTATION_FIRST, _ROTATION_FIRST)]
 
     def upper_of(self, information: Matrix) -> list[float]:
@@ -108,6 +113,46 @@ class G2oGraph:
     def closures(self) -> list[int]:
         """Numbers of the measurements that are closures, ascending."""
         return [i for i in range(len(self.measurements)) if i not in self.trusted]
+
+
+def assembled(
+    dimension: int,
+    measurements: Sequence[Measurement],
+    initial: Mapping[int, Any],
+    first: int | None = None,
+) -> G2oGraph:
+    """A graph of measurements.
+
+    Args:
+        dimension: 3 in the plane, 6 in space.
+        initial: poses to begin from, of all vertices; when empty, they are set out along the tree.
+        first: the vertex that is held; by default that with the smallest id.
+
+    Raises:
+        PoseGraphError: the graph is in several pieces.
+    """
+    ends = (end for m in measurements for end in (m.from_id, m.to_id))
+    vertices = set(initial) or set(ends)
+    order, tree = _spanning_order(measurements, min(vertices) if first is None else first)
+    if len(order) < len(vertices):
+        stray = min(vertices.difference(order))
+        raise PoseGraphError(
+            f"disconnected: {len(vertices) - len(order)} of {len(vertices)} "
+            f"vertices, such as {stray}, are not tied to vertex {order[0]}"
+        )
+    place = {vertex: i for i, vertex in enumerate(order)}
+    trusted = set(tree)
+    for i, m in enumerate(measurements):
+        if abs(place[m.from_id] - place[m.to_id]) == 1:
+            trusted.add(i)
+    return G2oGraph(
+        dimension,
+        dict(initial) or _along(measurements, order, tree, dimension),
+        tuple(measurements),
+        tuple(order),
+        tuple(tree),
+        frozenset(trusted),
+    )
 
 
 def read_g2o(path: Path) -> G2oGraph:
@@ -175,29 +220,15 @@ class _Parser:
         if self._dialect is None or not self._measurements:
             raise G2oError(f"{self._path}: has no edge")
         self._check_ends()
-        vertices = set(self._vertices) or {
-            end for m in self._measurements for end in (m.from_id, m.to_id)
-        }
-        order, tree = _spanning_order(self._measurements, min(self._fixed or vertices))
-        if len(order) < len(vertices):
-            stray = min(vertices.difference(order))
-            raise G2oError(
-                f"{self._path}: disconnected: {len(vertices) - len(order)} of {len(vertices)} "
-                f"vertices, such as {stray}, are not tied to vertex {order[0]}"
+        try:
+            return assembled(
+                self._dialect.dimension,
+                self._measurements,
+                self._vertices,
+                min(self._fixed, default=None),
             )
-        place = {vertex: i for i, vertex in enumerate(order)}
-        trusted = set(tree)
-        for i, m in enumerate(self._measurements):
-            if abs(place[m.from_id] - place[m.to_id]) == 1:
-                trusted.add(i)
-        return G2oGraph(
-            self._dialect.dimension,
-            self._vertices or _along(self._measurements, order, tree, self._dialect),
-            tuple(self._measurements),
-            tuple(order),
-            tuple(tree),
-            frozenset(trusted),
-        )
+        except PoseGraphError as error:
+            raise G2oError(f"{self._path}: {error}") from None
 
     def _check_ends(self) -> None:
         if self._vertices:
@@ -230,7 +261,7 @@ def _numbers(words: list[str], identities: int, count: int) -> list[float]:
     return numbers
 
 
-def _spanning_order(measurements: list[Measurement], first: int) -> tuple[list[int], list[int]]:
+def _spanning_order(measurements: Sequence[Measurement], first: int) -> tuple[list[int], list[int]]:
     """Vertices reached from the first, smallest id next, and the measurement each hangs on."""
     ties: dict[int, list[int]] = {}
     for i, m in enumerate(measurements):
@@ -260,10 +291,10 @@ def _other(measurement: Measurement, vertex: int) -> int:
 
 
 def _along(
-    measurements: list[Measurement], order: list[int], tree: list[int], dialect: _Dialect
+    measurements: Sequence[Measurement], order: list[int], tree: list[int], dimension: int
 ) -> dict[int, Any]:
     """Poses along the tree, the first at the origin."""
-    poses = {order[0]: gtsam.Pose2() if dialect is _PLANE else gtsam.Pose3()}
+    poses = {order[0]: gtsam.Pose2() if dimension == _PLANE.dimension else gtsam.Pose3()}
     for vertex, i in zip(order[1:], tree, strict=True):
         poses[vertex] = continued(measurements[i], vertex, poses[_other(measurements[i], vertex)])
     return poses

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from vpr.config import PoseGraphConfig
@@ -53,33 +55,98 @@ def constant_position_edge(config: PoseGraphConfig, from_id: int, to_id: int, re
     return Edge(from_id, to_id, kind, state, np.eye(4), covariance, reason)
 
 
-def closure_edge(config: PoseGraphConfig, group: LieGroup, closure: LoopClosure) -> Edge:
-    """A verified closure as an edge from the reference to the query.
+def closure_edge(
+    config: PoseGraphConfig, group: LieGroup, closure: LoopClosure, expected: Pose | None = None
+) -> Edge:
+    """A verified closure as an edge from the reference to the query, by ``closure_model``.
 
-    With ``closure_model`` "weak" the relative pose is not used: the two are at the same place
-    within 3 m and 0.3 rad (Pillai & Leonard V-B).
+    Args:
+        expected: reference_T_query by the graph so far, which knows distances from odometry; None
+            where the two are not tied yet.
 
     Raises:
         ClosureError: no relative pose, or numbers that can't be used.
     """
-    if config.closure_model == "weak":
-        measured = np.eye(4)
-        covariance = _diagonal(config.weak_translation_sigma, config.weak_rotation_sigma)
-    else:
-        measured, covariance = _measurement(closure)
-        floor = _diagonal(config.closure_translation_sigma, config.closure_rotation_sigma)
-        measured, covariance = group.pose(group.element(measured)), covariance + floor
+    measured, covariance = _MODELS[config.closure_model](config, closure, expected)
+    measured = group.pose(group.element(measured))
     ids = closure.reference_id, closure.query_id
     return Edge(*ids, EdgeKind.CLOSURE, ClosureState.VERIFIED, measured, covariance, closure.reason)
 
 
-def _measurement(closure: LoopClosure) -> tuple[Pose, Covariance]:
+def _measured(
+    config: PoseGraphConfig, closure: LoopClosure, _: Pose | None
+) -> tuple[Pose, Covariance]:
+    """The relative pose as verified, with its own covariance and a floor."""
+    floor = _diagonal(config.closure_translation_sigma, config.closure_rotation_sigma)
+    return _relative_pose(closure), _covariance(closure) + floor
+
+
+def _weak(
+    config: PoseGraphConfig, _closure: LoopClosure, _: Pose | None
+) -> tuple[Pose, Covariance]:
+    """The two are at the same place within 3 m and 0.3 rad (Pillai & Leonard V-B)."""
+    return np.eye(4), _diagonal(config.weak_translation_sigma, config.weak_rotation_sigma)
+
+
+def _by_similarity(
+    config: PoseGraphConfig, closure: LoopClosure, _: Pose | None
+) -> tuple[Pose, Covariance]:
+    """The relative pose, its information the similarity times the identity (S3E-GNN, eq. 3 and 4).
+
+    The similarity comes as the closure's probability, in which it is calibrated.
+    """
+    if not 0.0 < closure.probability <= 1.0:
+        message = f"similarity {closure.probability:.3g} of the closure is not in (0, 1]"
+        raise ClosureError("no_similarity", message)
+    unit = _diagonal(config.similarity_translation_sigma, config.similarity_rotation_sigma)
+    return _relative_pose(closure), unit / closure.probability
+
+
+def _by_direction(
+    config: PoseGraphConfig, closure: LoopClosure, expected: Pose | None
+) -> tuple[Pose, Covariance]:
+    """Rotation and direction of a pose without scale; the distance is the one odometry gives.
+
+    Along its direction the translation is as uncertain as a weak closure's; and so it is all round
+    where nothing tells the distance, or it is too short to have a direction.
+    """
+    measured, covariance = _relative_pose(closure).copy(), _covariance(closure)
+    length = translation_norm(measured)
+    distance = 0.0 if expected is None else translation_norm(expected)
+    floor = _diagonal(config.closure_translation_sigma, config.closure_rotation_sigma)
+    floor[3:, 3:] += covariance[3:, 3:]
+    along = np.eye(3)
+    if length > 0.0 and distance > config.closure_translation_sigma:
+        direction = measured[:3, 3] / length
+        along = np.outer(direction, direction)
+        across = np.trace((np.eye(3) - along) @ covariance[:3, :3]) / 2.0 / length**2  # rad^2
+        floor[:3, :3] += min(across, 1.0) * distance**2 * (np.eye(3) - along)
+        measured[:3, 3] = direction * distance
+    else:
+        measured[:3, 3] = 0.0
+    floor[:3, :3] += config.weak_translation_sigma**2 * along
+    return measured, floor
+
+
+_MODELS: dict[str, Callable[..., tuple[Pose, Covariance]]] = {
+    "measured": _measured,
+    "weak": _weak,
+    "similarity": _by_similarity,
+    "direction": _by_direction,
+}
+
+
+def _relative_pose(closure: LoopClosure) -> Pose:
     if closure.relative_pose is None:
         raise ClosureError("no_relative_pose", "closure has no relative pose")
-    if closure.covariance is None:
-        raise ClosureError("bad_covariance", "closure has no covariance")
     if problem := pose_problem(closure.relative_pose):
         raise ClosureError("bad_pose", f"relative {problem}")
+    return closure.relative_pose
+
+
+def _covariance(closure: LoopClosure) -> Covariance:
+    if closure.covariance is None:
+        raise ClosureError("bad_covariance", "closure has no covariance")
     if problem := covariance_problem(closure.covariance):
         raise ClosureError("bad_covariance", problem)
-    return closure.relative_pose, closure.covariance
+    return closure.covariance

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from vpr.graph.g2o import G2oGraph
+from vpr.graph.growing import GrowingGraph
 from vpr.graph.retrial import Retrial, gate_of
 from vpr.graph.solution import (
-    GrowingGraph,
     Solution,
     factor_of,
     initial_values,
@@ -47,6 +47,9 @@ def optimize(
 ) -> Optimization:
     """Optimize a graph from its initial poses (batch) or from its odometry (incremental).
 
+    Closures are judged as the graph grows in both cases: seen all at once, with many false among
+    them, there is no start that is near the truth.
+
     Args:
         robust: none believes every closure; gnc and pcm say how a believed set is proposed.
     """
@@ -57,12 +60,12 @@ def optimize(
     if robust == "none":
         solution = solve_batch(graph, factors, initial)
         return _optimization(graph, solution, frozenset(graph.closures), 0.0, ())
-    started = time.perf_counter()
-    belief = Retrial(graph, factors, robust).judge(len(graph.order), frozenset(), None)
-    retrials = (time.perf_counter() - started,)
-    chosen = [factors[i] for i in sorted(belief.kept | graph.trusted)]
-    solution = solve_batch(graph, chosen, belief.values)
-    return _optimization(graph, solution, belief.kept, 0.0, retrials)
+    judged = _Growth(graph, robust).run(progress)
+    believed = [factors[i] for i in sorted(judged.kept | graph.trusted)]
+    for vertex, pose in judged.poses.items():
+        initial.update(vertex, pose)
+    solution = solve_batch(graph, believed, initial)
+    return _optimization(graph, solution, judged.kept, judged.settling, judged.retrials)
 
 
 def _optimization(
@@ -148,6 +151,6 @@ class _Growth:
         belief = self._retrial.judge(vertices, frozenset(self._kept), self._growing.values())
         added, removed = belief.kept - self._kept, self._kept - belief.kept
         if added or removed:
-            self._growing.exchange(sorted(added), sorted(removed))
+            self._growing.correct(sorted(added), sorted(removed), belief.values)
         self._kept = set(belief.kept)
         self._retrials.append(time.perf_counter() - started)

@@ -22,8 +22,11 @@ SEEDS = 20  # the greedy search for a clique begins at this many of the best-con
 
 
 @dataclass(frozen=True)
-class _Corrections:
-    """N closures as corrections of the world, with what is uncertain about each."""
+class Corrections:
+    """N closures as corrections of the world, with what is uncertain about each.
+
+    The drifts of two closures are compared where both begin in one drive, and both end in one.
+    """
 
     matrices: Matrix  # (N, k, k) C of each closure, homogeneous
     adjoints: Matrix  # (N, d, d) of C
@@ -38,14 +41,21 @@ def consistent_closures(graph: G2oGraph, closures: Sequence[int], gate: float) -
     Args:
         gate: squared Mahalanobis distance within which a loop comes back.
     """
-    if not closures:
-        return frozenset()
-    corrections = _corrections(graph, closures)
-    agreeing = np.zeros((len(closures), len(closures)), bool)
-    for i in range(len(closures) - 1):
-        agreeing[i, i + 1 :] = _loop_chi2(corrections, i, graph.dimension) <= gate
-    agreeing |= agreeing.T
-    return frozenset(closures[i] for i in _clique(agreeing))
+    agreeing = closing_chi2(graph, closures) <= gate
+    return frozenset(closures[i] for i in largest_clique(agreeing))
+
+
+def closing_chi2(graph: G2oGraph, closures: Sequence[int]) -> NDArray[np.float64]:
+    """(N, N) squared Mahalanobis distances by which loops of two closures miss their beginning.
+
+    The diagonal is infinite: a closure says nothing about itself.
+    """
+    chi2 = np.full((len(closures), len(closures)), np.inf)
+    if closures:
+        corrections = _corrections(graph, closures)
+        for i in range(len(closures) - 1):
+            chi2[i, i + 1 :] = chi2[i + 1 :, i] = loop_chi2(corrections, i, graph.dimension)
+    return chi2
 
 
 def _odometry(graph: G2oGraph) -> tuple[dict[int, Any], dict[int, Matrix]]:
@@ -62,7 +72,7 @@ def _odometry(graph: G2oGraph) -> tuple[dict[int, Any], dict[int, Matrix]]:
     return poses, drift
 
 
-def _corrections(graph: G2oGraph, closures: Sequence[int]) -> _Corrections:
+def _corrections(graph: G2oGraph, closures: Sequence[int]) -> Corrections:
     poses, drift = _odometry(graph)
     elements, own, from_drift, to_drift = [], [], [], []
     for number in closures:
@@ -73,7 +83,7 @@ def _corrections(graph: G2oGraph, closures: Sequence[int]) -> _Corrections:
         own.append(change @ np.linalg.inv(m.information) @ change.T)
         from_drift.append(drift[m.from_id])
         to_drift.append(drift[m.to_id])
-    return _Corrections(
+    return Corrections(
         np.array([element.matrix() for element in elements]),
         np.array([element.AdjointMap() for element in elements]),
         np.array(own),
@@ -82,8 +92,8 @@ def _corrections(graph: G2oGraph, closures: Sequence[int]) -> _Corrections:
     )
 
 
-def _loop_chi2(c: _Corrections, i: int, dimension: int) -> NDArray[np.float64]:
-    """Squared Mahalanobis distances of the loops of closure i with all later ones."""
+def loop_chi2(c: Corrections, i: int, dimension: int) -> NDArray[np.float64]:
+    """(N - i - 1,) squared Mahalanobis distances of the loops of closure i with all later ones."""
     errors = _tangent(c.matrices[i] @ np.linalg.inv(c.matrices[i + 1 :]), dimension)
     later = slice(i + 1, None)
     change = c.adjoints[i]
@@ -109,14 +119,21 @@ def _between(one: Matrix, others: Matrix) -> Matrix:
     return np.asarray(difference * sign[:, None, None])
 
 
-def _clique(agreeing: NDArray[np.bool_]) -> list[int]:
+def largest_clique(agreeing: NDArray[np.bool_]) -> list[int]:
+    """Indices of the largest set that agrees throughout, by a greedy search.
+
+    Args:
+        agreeing: (N, N) symmetric, False on the diagonal.
+    """
     degrees = agreeing.sum(axis=1)
-    cliques = [_grown(agreeing, int(seed)) for seed in np.argsort(-degrees, kind="stable")[:SEEDS]]
-    return max(cliques, key=len)
+    cliques = [
+        grown_clique(agreeing, int(seed)) for seed in np.argsort(-degrees, kind="stable")[:SEEDS]
+    ]
+    return max(cliques, key=len, default=[])
 
 
-def _grown(agreeing: NDArray[np.bool_], seed: int) -> list[int]:
-    """Add the candidate that leaves most others, until none is left."""
+def grown_clique(agreeing: NDArray[np.bool_], seed: int) -> list[int]:
+    """A clique around one member: the candidate that leaves most others is added until none is."""
     clique, candidates = [seed], np.flatnonzero(agreeing[seed])
     inner = agreeing[np.ix_(candidates, candidates)]
     while len(candidates):

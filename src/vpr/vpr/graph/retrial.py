@@ -1,10 +1,14 @@
 """Which closures of a graph to believe, judged all together.
 
 A believed set is good when its truncated cost is low: half the squared whitened residuals of the
-odometry and of each closure, a closure costing at most half the gate. Sets are proposed by
-graduated non-convexity (Yang et al., RA-L 2020), which begins without regard to what is believed
-so far, by the largest pairwise consistent set (Mangelsdorf et al., ICRA 2018), and by the set
-believed so far.
+odometry and of each closure, a closure costing at most half the gate. Closures that say the same
+of the same stretch are one group, and a group has few votes however large it is: a place that
+looks like another does so in image after image.
+
+Sets are proposed by graduated non-convexity (Yang et al., RA-L 2020), which begins without regard
+to what is believed so far, by the largest pairwise consistent set (Mangelsdorf et al., ICRA 2018),
+and by the set believed so far. From the best of them, groups are left out as long as that pays: a
+graph that bends to a wrong closure no longer shows which one it was.
 """
 
 from __future__ import annotations
@@ -15,13 +19,20 @@ from typing import Any
 
 import gtsam
 import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
 from scipy.stats import chi2 as chi2_distribution
 
+from vpr.graph.condensing import CondensedGraph, condensed_graph
 from vpr.graph.g2o import G2oGraph
-from vpr.graph.pairwise import consistent_closures
-from vpr.graph.solution import initial_values, prior_of, solve_batch
+from vpr.graph.pairwise import closing_chi2, largest_clique
+from vpr.graph.solution import chosen, factor_of, initial_values, prior_of, solve_batch
 
 GATE_PROBABILITY = 0.99999  # a true closure is this likely to lie inside the gate
+ITERATIONS_A_STAGE = 3  # of Levenberg-Marquardt; to convergence takes 2-4 times as long for no gain
+VOTES = 3  # closures, whose price a group has beyond the error that true ones would have anyway
+NEAR = 3  # vertices at most between closures of a group, at both ends
+SUSPECTS = 8  # groups tried to be left out at a time
 MAX_REFINEMENTS = 10  # rounds of solving and believing anew; three are usual
 
 
@@ -40,48 +51,107 @@ def gate_of(graph: G2oGraph) -> float:
 
 
 class Retrial:
-    """Judges closures of one graph, or of the part of it that is known so far."""
+    """Judges closures of one graph, or of the part of it that is known so far.
+
+    The graph is condensed to the ends of the closures before, so that the length of the drive
+    counts for little.
+    """
 
     def __init__(self, graph: G2oGraph, factors: Sequence[Any], proposal: str) -> None:
         self._graph = graph
         self._factors = factors
         self._proposal = proposal  # gnc | pcm
-        self._gate = gate_of(graph)
 
     def judge(self, vertices: int, believed: frozenset[int], start: gtsam.Values | None) -> Belief:
         """Best belief about the closures among the first ``vertices`` of the order.
 
         ``start`` are the poses of the believed set; None when nothing is believed yet.
         """
-        members = set(self._graph.order[:vertices])
-        inside = [
-            i
-            for i, m in enumerate(self._graph.measurements)
-            if m.from_id in members and m.to_id in members
-        ]
-        trusted = [i for i in inside if i in self._graph.trusted]
-        closures = [i for i in inside if i not in self._graph.trusted]
-        odometry = initial_values(self._graph, self._graph.order[:vertices])
-        propose = self._consistent if self._proposal == "pcm" else self._graduated
-        proposals = [(propose(trusted, closures, odometry), odometry)]
+        condensed = condensed_graph(self._graph, vertices, self._graph.closures)
+        case = _Case(condensed, self._factors)
+        odometry = initial_values(condensed.graph, condensed.graph.order)
+        propose = case.consistent if self._proposal == "pcm" else case.graduated
+        beliefs = [case.refined(propose(odometry), odometry)]
         if start is not None:
-            proposals.append((believed, start))
-        beliefs = [self._refined(kept, trusted, closures, at) for kept, at in proposals]
-        return min(beliefs, key=lambda belief: belief.cost)
+            inside = {number: i for i, number in enumerate(condensed.numbers)}
+            kept = frozenset(inside[number] for number in believed)
+            poses = chosen(condensed.graph, start, condensed.graph.order)
+            beliefs.append(case.refined(kept, poses))
+        best = case.pruned(min(beliefs, key=lambda belief: belief.cost))
+        kept = frozenset(n for i in best.kept if (n := condensed.numbers[i]) is not None)
+        return Belief(kept, condensed.expanded(best.values), best.cost)
 
-    def _refined(
-        self, kept: frozenset[int], trusted: list[int], closures: list[int], start: gtsam.Values
-    ) -> Belief:
+
+class _Case:
+    """A condensed graph; closures and beliefs by its own numbers."""
+
+    def __init__(self, condensed: CondensedGraph, factors: Sequence[Any]) -> None:
+        self._graph = graph = condensed.graph
+        self._factors = [
+            factor_of(graph, m) if number is None else factors[number]
+            for m, number in zip(graph.measurements, condensed.numbers, strict=True)
+        ]
+        self._trusted = sorted(graph.trusted)
+        self._closures = graph.closures
+        self._gate = gate_of(graph)
+        self._loops = closing_chi2(graph, self._closures)
+        self._groups = self._grouped(condensed)
+
+    def _grouped(self, condensed: CondensedGraph) -> list[NDArray[np.int64]]:
+        """Rows of the closures that say the same of the same stretch."""
+        place = dict(zip(self._graph.order, condensed.active, strict=True))
+        measurements = [self._graph.measurements[i] for i in self._closures]
+        ends = np.array([(place[m.from_id], place[m.to_id]) for m in measurements]).reshape(-1, 2)
+        self._lengths = np.abs(ends[:, 0] - ends[:, 1])
+        near = np.abs(ends[:, None] - ends[None]).max(axis=2) <= NEAR
+        count, labels = connected_components(near & (self._loops <= self._graph.dimension))
+        return [np.flatnonzero(labels == label) for label in range(count)]
+
+    def pruned(self, belief: Belief) -> Belief:
+        """Leave out the groups without which the cost is lower."""
+        while True:
+            without = [
+                self.refined(belief.kept.difference(group), belief.values)
+                for group in self._suspects(belief)
+            ]
+            best = min(without, key=lambda other: other.cost, default=belief)
+            if best.cost >= belief.cost:
+                return belief
+            belief = best
+
+    def _suspects(self, belief: Belief) -> list[list[int]]:
+        """Kept groups that pull hardest, by their errors and by how much odometry gives way."""
+        pulls = []
+        for group in self._groups:
+            kept = [row for row in group if self._closures[row] in belief.kept]
+            pull = sum(
+                self._factors[self._closures[row]].error(belief.values) * self._lengths[row]
+                for row in kept
+            )
+            if kept:
+                pulls.append((pull, [self._closures[row] for row in kept]))
+        pulls.sort(key=lambda entry: -entry[0])
+        return [group for _, group in pulls[:SUSPECTS]]
+
+    def _cost(self, errors: NDArray[np.float64], values: gtsam.Values) -> float:
+        cost = sum(self._factors[i].error(values) for i in self._trusted)
+        each = np.minimum(errors, self._gate / 2)
+        for group in self._groups:
+            expected = len(group) * self._graph.dimension / 2
+            cost += min(each[group].sum(), expected + VOTES * self._gate / 2)
+        return float(cost)
+
+    def refined(self, kept: frozenset[int], start: gtsam.Values) -> Belief:
         """Solve, believe what then lies inside the gate, and so on while the cost falls."""
         best: Belief | None = None
         for _ in range(MAX_REFINEMENTS):
-            chosen = [self._factors[i] for i in trusted] + [self._factors[i] for i in sorted(kept)]
-            solution = solve_batch(self._graph, chosen, start)
-            start = solution.values
-            errors = {i: self._factors[i].error(start) for i in closures}
-            cost = sum(self._factors[i].error(start) for i in trusted)
-            cost += sum(min(error, self._gate / 2) for error in errors.values())
-            inside = frozenset(i for i, error in errors.items() if error <= self._gate / 2)
+            factors = [self._factors[i] for i in [*self._trusted, *sorted(kept)]]
+            start = solve_batch(self._graph, factors, start).values
+            errors = np.array([self._factors[i].error(start) for i in self._closures])
+            cost = self._cost(errors, start)
+            inside = frozenset(
+                i for i, e in zip(self._closures, errors, strict=True) if e <= self._gate / 2
+            )
             if best is not None and cost >= best.cost:
                 break
             best = Belief(inside, start, cost)
@@ -91,24 +161,25 @@ class Retrial:
         assert best is not None
         return best
 
-    def _graduated(
-        self, trusted: list[int], closures: list[int], start: gtsam.Values
-    ) -> frozenset[int]:
-        if not closures:
+    def graduated(self, start: gtsam.Values) -> frozenset[int]:
+        """Closures that graduated non-convexity ends with."""
+        if not self._closures:
             return frozenset()
         nonlinear = gtsam.NonlinearFactorGraph()
         nonlinear.add(prior_of(self._graph))
-        for i in [*trusted, *closures]:
+        for i in [*self._trusted, *self._closures]:
             nonlinear.add(self._factors[i])
-        parameters = gtsam.GncLMParams(gtsam.LevenbergMarquardtParams())
-        parameters.setKnownInliers(list(range(1 + len(trusted))))
+        known = 1 + len(self._trusted)
+        inner = gtsam.LevenbergMarquardtParams()
+        inner.setMaxIterations(ITERATIONS_A_STAGE)
+        parameters = gtsam.GncLMParams(inner)
+        parameters.setKnownInliers(list(range(known)))
         optimizer = gtsam.GncLMOptimizer(nonlinear, start, parameters)
         optimizer.setInlierCostThresholds(self._gate / 2)
         optimizer.optimize()
-        weights = np.asarray(optimizer.getWeights())[1 + len(trusted) :]
-        return frozenset(i for i, weight in zip(closures, weights, strict=True) if weight > 0.5)
+        weights = np.asarray(optimizer.getWeights())[known:]
+        return frozenset(i for i, w in zip(self._closures, weights, strict=True) if w > 0.5)
 
-    def _consistent(
-        self, _trusted: list[int], closures: list[int], _start: gtsam.Values
-    ) -> frozenset[int]:
-        return consistent_closures(self._graph, closures, self._gate)
+    def consistent(self, _start: gtsam.Values) -> frozenset[int]:
+        """The largest pairwise consistent set."""
+        return frozenset(self._closures[row] for row in largest_clique(self._loops <= self._gate))

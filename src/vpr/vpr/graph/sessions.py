@@ -14,6 +14,7 @@ from scipy.sparse.csgraph import connected_components
 from vpr.config import PoseGraphConfig
 from vpr.geometry import inverse
 from vpr.graph.edges import Edge, EdgeKind, PoseGraphError, covariance_problem, pose_problem
+from vpr.graph.fixes import moved_origin
 from vpr.graph.state import GraphState
 from vpr.records import ClosureState, Covariance, Pose
 
@@ -159,6 +160,8 @@ def joined(first: GraphState, second: GraphState) -> GraphState:
     id_offset, session_offset = offsets(first)
 
     def renumbered(edge: Edge) -> Edge:
+        if edge.kind is EdgeKind.FIX and first.origin and second.origin:
+            edge = moved_origin(edge, second.origin, first.origin)
         return replace(edge, from_id=edge.from_id + id_offset, to_id=edge.to_id + id_offset)
 
     def both(name: str, offset: int = 0) -> NDArray[np.int64]:
@@ -173,6 +176,7 @@ def joined(first: GraphState, second: GraphState) -> GraphState:
         poses=np.concatenate([first.poses, second.poses]),
         odometry=np.concatenate([first.odometry, second.odometry]),
         edges=first.edges + tuple(map(renumbered, second.edges)),
+        origin=first.origin or second.origin,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gtsam
@@ -11,10 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpr.config import PoseGraphConfig
+from vpr.geometry import inverse
 from vpr.graph.edges import Edge, EdgeKind
+from vpr.graph.fixes import placed_earth, unplaced_earth
 from vpr.graph.lie_group import LieGroup, Matrix
 from vpr.records import Covariance, Pose
 
+_EARTH = int(gtsam.symbol("z", 0))  # the ENU frame; behind all keyframes
 PRIOR_SIGMA = 1e-4  # m and rad: the first pose is where the frame is, by definition
 MAX_SETTLING = 15  # Gauss-Newton steps of a full relinearisation; a handful is usual
 
@@ -31,7 +34,9 @@ class Smoother:
     """The keyframes that are tied to each other, and their best poses in one frame."""
 
     def __init__(self, config: PoseGraphConfig, group: LieGroup) -> None:
+        self._config = config
         self._group = group
+        self._on_earth = False
         self._robust = _robust_estimator(config)
         self._isam = gtsam.ISAM2(_isam_parameters(config, group))
 
@@ -63,6 +68,44 @@ class Smoother:
             values.insert(_key(keyframe_id), self._group.element(pose))
         self._isam.update(graph, values)
         self.settle()
+
+    def add_fixes(self, edges: list[Edge]) -> list[Edge]:
+        """Tie keyframes to the ENU frame; returns the edges, turned, that were added.
+
+        None are until keyframes lie far enough apart to tell where the frame is.
+        """
+        poses = [self.pose(edge.to_id) for edge in edges]
+        map_T_enu = self._earth(poses, edges) if edges else None
+        if map_T_enu is None:
+            return []
+        graph, values, first = gtsam.NonlinearFactorGraph(), gtsam.Values(), not self._on_earth
+        if first:
+            graph.add(self._earth_prior(map_T_enu))
+            values.insert(_EARTH, self._group.element(map_T_enu))
+            self._on_earth = True
+        added = []
+        for pose, edge in zip(poses, edges, strict=True):
+            measured = inverse(map_T_enu) @ pose
+            measured[:3, 3] = edge.measured[:3, 3]
+            added.append(replace(edge, measured=measured))
+            graph.add(self._factor(added[-1]))
+        self._isam.update(graph, values)
+        if first:
+            self.settle()
+        return added
+
+    def _earth(self, poses: list[Pose], edges: list[Edge]) -> Pose | None:
+        """Where the ENU frame is; None while nothing tells."""
+        if self._on_earth:
+            return self._group.pose(self._group.estimate(self._isam, _EARTH))
+        positions = np.array([pose[:3, 3] for pose in poses])
+        fixes = np.array([edge.measured[:3, 3] for edge in edges])
+        return placed_earth(positions, fixes, self._config.gps_spread)
+
+    def _earth_prior(self, map_T_enu: Pose) -> Any:
+        tangent = self._group.tangent_covariance(unplaced_earth(self._config), map_T_enu)
+        noise = gtsam.noiseModel.Gaussian.Covariance(tangent)
+        return self._group.prior(_EARTH, self._group.element(map_T_enu), noise)
 
     def innovation(self, edge: Edge) -> Innovation:
         """Squared Mahalanobis distance of a measurement from the graph's expectation.
@@ -108,7 +151,8 @@ class Smoother:
 
     def poses(self) -> NDArray[np.float64]:
         """(N, 4, 4) best poses of all keyframes, ascending by id."""
-        return self._group.poses(self._isam.calculateEstimate())
+        poses = self._group.poses(self._isam.calculateEstimate())
+        return poses[:-1] if self._on_earth else poses
 
     def covariance(self, keyframe_id: int) -> Covariance:
         """Marginal covariance of a keyframe's pose in this smoother's frame."""
@@ -127,10 +171,11 @@ class Smoother:
 
     def _factor(self, edge: Edge) -> Any:
         noise: Any = gtsam.noiseModel.Gaussian.Covariance(self._tangent_covariance(edge))
-        if edge.kind is EdgeKind.CLOSURE and self._robust is not None:
+        if not edge.is_step and self._robust is not None:
             noise = gtsam.noiseModel.Robust.Create(self._robust, noise)
         measured = self._group.element(edge.measured)
-        return self._group.between(_key(edge.from_id), _key(edge.to_id), measured, noise)
+        from_key = _EARTH if edge.kind is EdgeKind.FIX else _key(edge.from_id)
+        return self._group.between(from_key, _key(edge.to_id), measured, noise)
 
 
 def _key(keyframe_id: int) -> int:
@@ -155,5 +200,6 @@ def _isam_parameters(config: PoseGraphConfig, group: LieGroup) -> gtsam.ISAM2Par
     limits = group.tangent(config.relinearize_translation, config.relinearize_rotation)
     thresholds = gtsam.ISAM2ThresholdMap()
     thresholds.insert(("x", limits))
+    thresholds.insert(("z", limits))
     parameters.setRelinearizeThreshold(thresholds)
     return parameters

@@ -16,6 +16,7 @@ from vpr.graph.edges import (
     covariance_problem,
     pose_problem,
 )
+from vpr.graph.fixes import Geodetic
 from vpr.records import ClosureState
 
 _NODE_ARRAYS = {
@@ -48,6 +49,7 @@ class GraphState:
     poses: NDArray[np.float64]  # (N, 4, 4) in the frame of the piece
     odometry: NDArray[np.float64]  # (N, 4, 4) odom_T_base, NaN where there was none
     edges: tuple[Edge, ...]
+    origin: Geodetic | None = None  # of the ENU frame that edges of kind FIX begin in
 
     def check(self) -> None:
         """Raise ``PoseGraphError`` where the parts contradict each other."""
@@ -62,6 +64,8 @@ class GraphState:
             raise PoseGraphError("graph has a pose that is not finite")
         if count and not np.array_equal(np.unique(self.pieces), np.arange(self.pieces.max() + 1)):
             raise PoseGraphError("graph pieces are not numbered from 0")
+        if self.origin is None and any(edge.kind is EdgeKind.FIX for edge in self.edges):
+            raise PoseGraphError("graph has GPS fixes, but no origin of them")
         known = set(self.ids.tolist())
         for edge in self.edges:
             if edge.from_id not in known or edge.to_id not in known:
@@ -89,7 +93,8 @@ class GraphState:
     def metadata(self) -> dict[str, Any]:
         """All words, JSON-able: reasons of the edges that have one, by the edge's number."""
         return {
-            "reasons": {str(i): edge.reason for i, edge in enumerate(self.edges) if edge.reason}
+            "reasons": {str(i): edge.reason for i, edge in enumerate(self.edges) if edge.reason},
+            "origin": self.origin,
         }
 
     @classmethod
@@ -111,7 +116,18 @@ class GraphState:
         if len(lengths) > 1:
             raise PoseGraphError(f"graph edge arrays have different lengths: {sorted(lengths)}")
         nodes = {name: np.asarray(arrays[name]) for name in _NODE_ARRAYS}
-        return cls(**nodes, edges=_edges(arrays, metadata.get("reasons", {})))
+        edges = _edges(arrays, metadata.get("reasons", {}))
+        return cls(**nodes, edges=edges, origin=_origin(metadata.get("origin")))
+
+
+def _origin(values: Any) -> Geodetic | None:
+    if values is None:
+        return None
+    try:
+        latitude, longitude, altitude = map(float, values)
+    except (TypeError, ValueError) as error:
+        raise PoseGraphError(f"graph has an origin that is none: {values}") from error
+    return latitude, longitude, altitude
 
 
 def _edges(arrays: Mapping[str, NDArray[Any]], reasons: Mapping[str, str]) -> tuple[Edge, ...]:

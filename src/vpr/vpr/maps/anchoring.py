@@ -103,6 +103,8 @@ class MapMatcher:
         )
 
     def _take(self, closures: list[LoopClosure]) -> int:
-        verified = [c for c in closures if c.state is ClosureState.VERIFIED]
-        verdicts = [self.graph.add_closure(closure) for closure in verified]
-        return sum(verdict.state is ClosureState.VERIFIED for verdict in verdicts)
+        before = self.graph.counters["closures"]  # one verdict can let in closures that waited
+        for closure in closures:
+            if closure.state is ClosureState.VERIFIED:
+                self.graph.add_closure(closure)
+        return self.graph.counters["closures"] - before

@@ -1,0 +1,88 @@
+"""``vpr eval graph``: the pose graph beside gtsam, and under false closures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+GROWTH = ("<!-- graph growth: begin (vpr eval graph) -->", "<!-- graph growth: end -->")
+OUTLIERS = ("<!-- graph outliers: begin (vpr eval graph) -->", "<!-- graph outliers: end -->")
+
+
+def eval_graph(
+    out: Annotated[Path, typer.Option(help="Where rows, tables and pictures go.")] = Path(
+        "out/graph"
+    ),
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with g2o/ and kitti_poses/; without, made-up only.")
+    ] = None,
+    only: Annotated[str, typer.Option(help="Only rows whose name has this in it.")] = "",
+    seeds: Annotated[int, typer.Option(help="Runs of each case of false closures.", min=1)] = 3,
+    readme: Annotated[
+        Path | None, typer.Option(help="Also replace the two tables in this file.")
+    ] = None,
+) -> None:
+    """Growth beside gtsam's iSAM2 and batch; false closures beside batch and plain GNC.
+
+    Goes on where a stopped run was; everything takes an hour or two.
+    """
+    from vpr.evaluation.graph_figures import graph_tasks, measure
+
+    if data is not None and not ((data / "g2o").is_dir() and (data / "kitti_poses").is_dir()):
+        Console(stderr=True).print(f"[red]error:[/] {data} has no g2o/ and kitti_poses/ in it")
+        raise typer.Exit(2)
+    tasks = [task for task in graph_tasks(data, tuple(range(1, seeds + 1))) if only in task[0]]
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=len(tasks))
+        rows = measure(tasks, out, lambda name: bar.update(task, advance=1, description=name))
+    _report(
+        [row for name, row in rows.items() if name.startswith("growth")],
+        [row for name, row in rows.items() if name.startswith("outliers")],
+        out,
+        readme,
+    )
+
+
+def _report(
+    growth: list[dict[str, Any]],
+    outliers: list[dict[str, Any]],
+    out: Path,
+    readme: Path | None,
+) -> None:
+    from vpr.evaluation.graph_report import (
+        draw_growth,
+        draw_outliers,
+        growth_table,
+        outlier_table,
+    )
+
+    for rows, table, marks in (
+        (growth, growth_table, GROWTH),
+        (outliers, outlier_table, OUTLIERS),
+    ):
+        if rows:
+            Console().print(table(rows), soft_wrap=True, highlight=False, markup=False)
+            if readme is not None:
+                _replace(readme, marks, table(rows))
+    for row in growth:
+        draw_growth(out / f"growth_{row['graph'].replace(', ', '_').replace(' ', '_')}.png", row)
+    if outliers:
+        draw_outliers(out / "outliers.png", outliers)
+
+
+def _replace(file: Path, marks: tuple[str, str], table: str) -> None:
+    """Put a table between its marks; the file appears whole or not at all."""
+    text = file.read_text()
+    begin, end = marks
+    head, found, rest = text.partition(begin)
+    _, closed, tail = rest.partition(end)
+    if not (found and closed):
+        Console(stderr=True).print(f"[red]error:[/] {file} has no marks {begin} … {end}")
+        raise typer.Exit(2)
+    partial = file.with_name(f".{file.name}.unfinished")
+    partial.write_text(f"{head}{begin}\n{table}\n{end}{tail}")
+    partial.replace(file)

@@ -1,0 +1,227 @@
+"""``vpr train vlocnet`` and ``vpr eval vlocnet | vlocnet-ablation | vlocnet-latency``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from vpr.models.vlocnet import VLocNetConfig
+    from vpr.pose_regression.frames import PosedFrames
+
+console = Console()
+T = TypeVar("T")
+
+TABLE_WIDTH = 120  # characters that the widest table needs
+MAPS = 8  # activation maps in a picture
+
+Data = Annotated[
+    str,
+    typer.Option("--data", help="7scenes:DIR | deeploc:DIR | world:SEED:DRIVES, as world:3:1,2"),
+]
+Part = Annotated[
+    str, typer.Option("--frames", help="Only these, as :125 (the first) or 125: (the rest).")
+]
+JsonOut = Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")]
+ParamsFile = Annotated[
+    Path | None, typer.Option("--params-file", help="Parameters laid over the shipped ones.")
+]
+
+
+def train_vlocnet(
+    out: Annotated[Path, typer.Argument(help="Folder of the run; goes on where it stopped.")],
+    data: Data,
+    part: Part = "",
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--task", help="pose, odometry, segmentation; repeat. Default: all there are."
+        ),
+    ] = None,
+    small: Annotated[
+        bool, typer.Option("--small/--whole", help="For a CPU, or ResNet-50 as in the paper.")
+    ] = True,
+    single_steps: Annotated[int, typer.Option(help="Steps of single tasks first.", min=0)] = 600,
+    steps: Annotated[int, typer.Option(help="Steps of all tasks then.", min=0)] = 1200,
+    schedule: Annotated[
+        str, typer.Option(help="alternate: one task a step; or joint")
+    ] = "alternate",
+    batch: Annotated[int, typer.Option(help="Pairs of frames a pass.", min=2)] = 8,
+    accumulate: Annotated[int, typer.Option(help="Passes a step.", min=1)] = 1,
+    learning_rate: Annotated[float, typer.Option(min=1e-9)] = 1e-3,
+    initial_weights: Annotated[
+        str, typer.Option(help="A torchvision ResNet-50 to begin with (--whole).")
+    ] = "",
+    device: Annotated[str, typer.Option(help="auto | cpu | cuda")] = "auto",
+    mixed_precision: Annotated[str, typer.Option(help="auto (on CUDA) | on | off")] = "auto",
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    fresh: Annotated[bool, typer.Option(help="Begin anew over an older run.")] = False,
+) -> None:
+    """Train VLocNet++ in one world: single tasks in turn, then all of them."""
+    from vpr.pose_regression.training import MODEL, VLocNetTrainingConfig, train
+
+    def learn() -> None:
+        values = {
+            "single_steps": single_steps, "steps": steps, "schedule": schedule, "batch": batch,
+            "accumulate": accumulate, "learning_rate": learning_rate, "seed": seed,
+            "initial_weights": initial_weights, "device": device,
+            "mixed_precision": mixed_precision,
+        }  # fmt: skip
+        config = VLocNetTrainingConfig.model_validate(values)
+        network = _network(data, tasks, small)
+        train(_frames(data, "train", part, network), network, config, out, fresh, _tell)
+
+    _or_fail(learn)
+    console.print(f"{out / MODEL}: judge it by vpr eval vlocnet, run it by vpr run --pose-model")
+
+
+def eval_vlocnet(
+    model: Annotated[Path, typer.Argument(help="model.safetensors of a run.")],
+    data: Data,
+    part: Part = "",
+    learnt_part: Annotated[
+        str,
+        typer.Option(
+            "--learnt-frames", help="What it learnt from, : for all: also judge a baseline."
+        ),
+    ] = "",
+    maps: Annotated[Path | None, typer.Option(help="Picture of activation maps to draw.")] = None,
+    params_file: ParamsFile = None,
+    json_out: JsonOut = None,
+) -> None:
+    """Errors of pose, odometry and segmentation on frames it did not learn from.
+
+    With --learnt-frames the nearest of those frames is judged beside it.
+    """
+    from vpr.evaluation.pose_regression import comparison_rows, trust_figures
+    from vpr.pose_regression.activation_maps import draw_activation_maps
+    from vpr.pose_regression.model import PoseModel
+    from vpr.pose_regression.prediction import figures, predict
+
+    def judge() -> list[dict[str, object]]:
+        trained = PoseModel.load(model)
+        config = trained.network.config
+        frames = _frames(data, "test", part, config)
+        answers = predict(trained.network, frames)
+        rows: list[dict[str, object]] = [dict(figures(answers, frames))]
+        _show(f"{model} on {data} {part}", rows, None)
+        if "pose" in config.tasks:
+            rows.append(dict(trust_figures(trained, answers, frames)))
+            _show("what it says of its own certainty", rows[-1:], None)
+        if learnt_part:
+            learnt = _frames(data, "train", learnt_part, config)
+            rows += comparison_rows(answers, frames, learnt, params_file)
+            _show("beside the nearest keyframe", rows[2:], None)
+        if maps is not None:
+            chosen = np.unique(np.linspace(0, len(frames) - 1, MAPS).astype(int))
+            draw_activation_maps(trained.network, frames.images[chosen], maps)
+        return rows
+
+    _write(_or_fail(judge), json_out)
+
+
+def eval_vlocnet_ablation(
+    learnt: Annotated[str, typer.Option(help="Frames to learn from, as --data.")] = "world:3:1,2,3",
+    tested: Annotated[str, typer.Option(help="Frames to be judged on.")] = "world:3:11",
+    seeds: Annotated[int, typer.Option(help="Trainings of each variant.", min=1)] = 3,
+    steps: Annotated[int, typer.Option(help="Of each training.", min=1)] = 600,
+    batch: Annotated[int, typer.Option(help="Pairs of frames a step.", min=2)] = 8,
+    json_out: JsonOut = None,
+) -> None:
+    """Multitask, Geometric Consistency and adaptive fusion, each with and without, reduced."""
+    from vpr.evaluation.pose_regression import REDUCED, ablation_rows, ablation_summary
+    from vpr.pose_regression.sources import frames_of
+    from vpr.pose_regression.training import VLocNetTrainingConfig
+
+    def rows() -> list[dict[str, object]]:
+        training = VLocNetTrainingConfig(steps=steps, batch=batch)
+        frames = (frames_of(learnt, "train", REDUCED), frames_of(tested, "test", REDUCED))
+        found = ablation_rows(*frames, range(seeds), REDUCED, training, tell=console.print)
+        return ablation_summary(found)
+
+    _show(f"reduced network, {tested} after {learnt}", _or_fail(rows), json_out)
+
+
+def eval_vlocnet_latency(
+    device: Annotated[str, typer.Option(help="cpu | cuda")] = "cpu",
+    frames: Annotated[int, typer.Option(help="Frames that are timed.", min=2)] = 30,
+    json_out: JsonOut = None,
+) -> None:
+    """Time a frame, beside a bare ResNet-50 forward."""
+    from vpr.evaluation.pose_regression_latency import latency_rows
+
+    _show("one frame at a time", latency_rows(device, frames), json_out)
+
+
+def add_to(train_app: typer.Typer, eval_app: typer.Typer) -> None:
+    """Put the commands beside the others."""
+    train_app.command("vlocnet")(train_vlocnet)
+    eval_app.command("vlocnet")(eval_vlocnet)
+    eval_app.command("vlocnet-ablation")(eval_vlocnet_ablation)
+    eval_app.command("vlocnet-latency")(eval_vlocnet_latency)
+
+
+def _network(data: str, tasks: list[str] | None, small: bool) -> VLocNetConfig:
+    """Of the data's classes and, unless tasks are named, of all tasks it has truth for."""
+    from vpr.models.vlocnet import SMALL, TASKS, VLocNetConfig
+    from vpr.pose_regression.sources import DEEPLOC_CLASSES
+    from vpr.semantics.classes import CLASS_COUNT
+
+    labelled = not data.startswith("7scenes")
+    classes = DEEPLOC_CLASSES if data.startswith("deeploc") else CLASS_COUNT
+    chosen = tasks or [task for task in TASKS if labelled or task != "segmentation"]
+    base = SMALL if small else VLocNetConfig()
+    values = base.model_dump() | {"tasks": tuple(chosen), "classes": classes}
+    return VLocNetConfig.model_validate(values)
+
+
+def _frames(data: str, split: str, part: str, config: VLocNetConfig) -> PosedFrames:
+    from vpr.pose_regression.frames import FramesError
+    from vpr.pose_regression.sources import frames_of
+
+    frames = frames_of(data, split, config)
+    if not part:
+        return frames
+    begin, colon, end = part.partition(":")
+    if not colon or not all(word == "" or word.isdigit() for word in (begin, end)):
+        raise FramesError(f"--frames {part} is no range such as :125, 125: or 10:20")
+    rows = np.arange(len(frames))
+    chosen = (rows >= int(begin or 0)) & (rows < int(end or len(frames)))
+    if not chosen.any():
+        raise FramesError(f"--frames {part} leaves none of the {len(frames)} frames")
+    return frames.subset(chosen)
+
+
+def _tell(row: dict[str, float]) -> None:
+    console.print("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
+
+
+def _or_fail(work: Callable[[], T]) -> T:
+    try:
+        return work()
+    except ValueError as error:  # every named error of the library is one
+        Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False)
+        raise typer.Exit(2) from error
+
+
+def _show(title: str, rows: list[dict[str, Any]], json_out: Path | None) -> None:
+    table = Table(title=title)
+    for name in rows[0]:
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()))
+    Console(width=max(console.width, TABLE_WIDTH)).print(table)
+    _write(rows, json_out)
+
+
+def _write(rows: list[dict[str, Any]], json_out: Path | None) -> None:
+    if json_out is not None:
+        json_out.parent.mkdir(parents=True, exist_ok=True)
+        json_out.write_text(json.dumps(rows, indent=2) + "\n")

@@ -1,0 +1,112 @@
+"""The figures of the pose graph in one run: growth beside gtsam, and false closures beside peers.
+
+A run that was stopped goes on where it was: each row is in ``rows.jsonl`` as soon as it is there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from vpr.evaluation.graph_growth import growth_row
+from vpr.evaluation.graph_outliers import GROUP, outlier_row
+from vpr.evaluation.made_graphs import (
+    MadeGraph,
+    city_graph,
+    drive_graph,
+    read_kitti_poses,
+    sphere_graph,
+)
+from vpr.graph.g2o import read_g2o
+from vpr.graph.optimization import optimize
+
+SHARES = (0.1, 0.3, 0.5, 0.8)
+SEEDS = (1, 2, 3)
+DRIVES = ("00", "05")
+MODELS = ("measured", "weak")
+GROWN_FILES = ("smallGrid3D", "intel", "kitti_00", "manhattan", "sphere2500")
+JUDGED_FILES = ("smallGrid3D", "kitti_00", "intel")  # the others take minutes a run
+ONCE = ("intel.g2o",)  # minutes a run
+WITHOUT_PEERS = ("intel.g2o", *(f"KITTI {drive}, weak" for drive in DRIVES))
+Row = dict[str, Any]
+Task = tuple[str, Callable[[], Row]]
+
+
+def graph_tasks(data: Path | None, seeds: tuple[int, ...] = SEEDS) -> list[Task]:
+    """Names of the rows, and what measures them; without data, only made-up graphs."""
+    return [*_growth_tasks(data), *_outlier_tasks(data, seeds)]
+
+
+def measure(tasks: list[Task], out: Path, progress: Callable[[str], None]) -> dict[str, Row]:
+    """Measure what is not in ``out`` yet; rows by name, in the order of the tasks."""
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / "rows.jsonl"
+    rows = dict(map(json.loads, file.read_text().splitlines())) if file.exists() else {}
+    for name, row in tasks:
+        progress(name)
+        if name not in rows:
+            rows[name] = row()
+            with file.open("a") as stream:
+                stream.write(json.dumps((name, rows[name])) + "\n")
+    return {name: rows[name] for name, _ in tasks}
+
+
+def _growth_tasks(data: Path | None) -> Iterator[Task]:
+    for name in GROWN_FILES if data else ():
+        assert data is not None
+        yield f"growth {name}", partial(_growth, name, partial(_read, data, name))
+    made: dict[str, Callable[[], MadeGraph]] = {
+        "made city, 2-D": partial(city_graph, 3000, 1),
+        "made sphere, 3-D": partial(sphere_graph, 30, 40, 1),
+    }
+    for name, make in made.items():
+        yield f"growth {name}", partial(_growth, name, make)
+
+
+def _outlier_tasks(data: Path | None, seeds: tuple[int, ...]) -> Iterator[Task]:
+    made: dict[str, Callable[[int], MadeGraph]] = {
+        "made city, 2-D": partial(city_graph, 300),
+        "made sphere, 3-D": partial(sphere_graph, 10, 20),
+    }
+    if data is not None:
+        for drive in DRIVES:
+            for model in MODELS:
+                made[f"KITTI {drive}, {model}"] = partial(_drive, data, drive, model)
+        for name in JUDGED_FILES:
+            made[f"{name}.g2o"] = partial(_solved, data, name)
+    for seed in seeds:
+        for name, make in made.items():
+            if name in ONCE and seed != seeds[0]:
+                continue
+            for share in SHARES:
+                for group in (1, GROUP):
+                    key = f"outliers {name} {share} {group} {seed}"
+                    peers = seed == seeds[0] and name not in WITHOUT_PEERS
+                    yield key, partial(_outliers, name, make, share, group, seed, peers)
+
+
+def _growth(name: str, make: Callable[[], MadeGraph]) -> Row:
+    return growth_row(name, make().graph)
+
+
+def _outliers(
+    name: str, make: Callable[[int], MadeGraph], share: float, group: int, seed: int, peers: bool
+) -> Row:
+    return outlier_row(name, make(seed), share, group, seed, peers)
+
+
+def _read(data: Path, name: str) -> MadeGraph:
+    return MadeGraph(read_g2o(data / "g2o" / f"{name}.g2o"), {})
+
+
+def _drive(data: Path, drive: str, model: str, seed: int) -> MadeGraph:
+    return drive_graph(read_kitti_poses(data / "kitti_poses" / f"{drive}.txt"), model, seed)
+
+
+def _solved(data: Path, name: str, _seed: int) -> MadeGraph:
+    """A file's graph; nobody knows its truth, so the batch solution stands for it."""
+    graph = _read(data, name).graph
+    return MadeGraph(graph, optimize(graph, "none", incremental=False).poses)

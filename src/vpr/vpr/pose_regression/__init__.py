@@ -1,0 +1,1 @@
+"""Camera pose, motion and semantics regressed from images by VLocNet++."""

@@ -1,0 +1,54 @@
+"""The pose graph's headline figures; ``vpr eval graph`` has all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vpr.evaluation.graph_figures import graph_tasks, measure
+
+GROWN = ("growth kitti_00", "growth intel")
+JUDGED = "outliers KITTI 05, measured "
+
+
+def graph_lines(data: Path | None, out: Path) -> list[tuple[str, str, str, str]]:
+    """What, ours, the peer's and the wanted value; nothing without data."""
+    if data is None:
+        return []
+    tasks = [t for t in graph_tasks(data, seeds=(1,)) if t[0] in GROWN or t[0].startswith(JUDGED)]
+    rows = measure(tasks, out, print)
+    return [
+        line
+        for name, row in rows.items()
+        for line in (_growth(row) if name in GROWN else _judged(row))
+    ]
+
+
+def _growth(row: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    name = row["graph"]
+    return [
+        (
+            f"{name}: error of the growing graph / batch; mean step / bare iSAM2",
+            f"{row['error_ratio']:.4f}; {row['step_ratio']:.2f}",
+            "1; 1",
+            "≤ 1.01; ≤ 1.15",
+        ),
+        (
+            f"{name}: odometry step p50, closure step p95",
+            f"{row['odometry_p50_ms']:.3f}, {row['closure_p95_ms']:.1f} ms",
+            f"{row['bare_odometry_p50_ms']:.3f}, {row['bare_closure_p95_ms']:.1f} ms (bare iSAM2)",
+            "≤ 0.15, ≤ 15 ms",
+        ),
+    ]
+
+
+def _judged(row: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    kind = "random" if row["group"] == 1 else f"groups of {row['group']}"
+    return [
+        (
+            f"{row['graph']}, {row['share']:.0%} false closures, {kind}: ATE",
+            f"{row['judged_m']:.2f} m ({row['clean_m']:.2f} m without them)",
+            f"{row['believed_m']:.1f} m (Levenberg-Marquardt), {row['gnc_m']:.2f} m (GNC)",
+            "x1.5" if row["share"] > 0.5 else "x1.1",
+        )
+    ]
