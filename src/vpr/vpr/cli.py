@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from vpr.commands import graph, pose_regression, semantics, sequences
+from vpr.commands import graph, pose_regression, relocalization, semantics, sequences
 from vpr.commands.graph_figures import eval_graph
 from vpr.commands.learning import dataset_app, eval_selfsup, train_app
 from vpr.commands.map import map_app
@@ -34,6 +34,7 @@ app.add_typer(train_app, name="train")
 semantics.add_to(train_app, eval_app)
 pose_regression.add_to(train_app, eval_app)
 sequences.add_to(train_app, eval_app)
+relocalization.add_to(dataset_app, train_app, eval_app)
 eval_app.command("selfsup")(eval_selfsup)
 eval_app.command("graph")(eval_graph)
 console = Console()

@@ -1,0 +1,173 @@
+"""Encoders, losses, the graph network, equation 2 and the incremental reference graph."""
+
+import numpy as np
+import pytest
+import torch
+
+from vpr.relocalization.encoders import EncoderInput, make_encoder
+from vpr.relocalization.graph_network import GraphNetwork, chain
+from vpr.relocalization.loss import graph_query_loss, shrinkage_loss
+from vpr.relocalization.patches import PatchExtractor
+from vpr.relocalization.query import (
+    ETA,
+    closure_information,
+    distribution,
+    inverse_cross_entropy,
+)
+from vpr.relocalization.reference_graph import ReferenceGraph, ReferenceGraphError
+
+
+def textured(seed):
+    blocks = np.random.default_rng(seed).integers(0, 256, (30, 40, 3))
+    return np.kron(blocks, np.ones((8, 8, 1))).astype(np.uint8)
+
+
+def embeddings(count, dimension=8):
+    return np.random.default_rng(0).standard_normal((count, dimension)).astype(np.float32)
+
+
+def network(dimension=8):
+    torch.manual_seed(0)
+    return GraphNetwork(dimension)
+
+
+@pytest.mark.parametrize("kind", ["vit", "sparse"])
+def test_an_encoder_learns_to_tell_two_images_apart(kind):
+    torch.manual_seed(0)
+    given = EncoderInput.of([PatchExtractor(16, 32)(textured(seed)) for seed in (1, 2)])
+    encoder = make_encoder(kind, 16)
+    optimizer = torch.optim.Adam(encoder.parameters(), 1e-3)
+    losses = []
+    for _ in range(25):
+        one, two = encoder(given)
+        loss = shrinkage_loss(torch.cosine_similarity(one, two, dim=0), torch.tensor(0.0))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_images_in_a_batch_do_not_see_each_other():
+    patches = [PatchExtractor(32, 32)(textured(seed)) for seed in (1, 2, 3)]
+    for kind in ("vit", "sparse"):
+        encoder = make_encoder(kind, 16).eval()
+        together = encoder(EncoderInput.of(patches))
+        alone = torch.cat([encoder(EncoderInput.of([p])) for p in patches])
+        assert torch.allclose(together, alone, atol=1e-5)
+
+
+def test_mirroring_twice_gives_the_image_back():
+    given = EncoderInput.of([PatchExtractor(16, 32)(textured(1))])
+    again = given.flipped().flipped()
+    assert torch.equal(again.pixels, given.pixels)
+    assert torch.allclose(again.places, given.places)
+
+
+def test_unknown_encoders_are_refused():
+    with pytest.raises(ValueError, match="resnet"):
+        make_encoder("resnet")
+
+
+def test_shrinkage_loss_spares_small_errors():
+    zero = torch.zeros(1)
+    small, large = (float(shrinkage_loss(torch.tensor([e]), zero)) for e in (0.05, 0.8))
+    assert small < 0.25 * 0.05**2
+    assert large == pytest.approx(0.8**2, rel=0.01)
+
+
+def test_graph_queries_that_see_nothing_are_left_out():
+    scores = torch.tensor([[3.0, 0.0], [0.0, 9.0]])
+    truth = torch.tensor([[0.5, 0.0], [0.0, 0.0]])
+    expected = -torch.log_softmax(scores[0], dim=0)[0]
+    assert torch.isclose(graph_query_loss(scores, truth), expected)
+    assert float(graph_query_loss(scores, torch.zeros(2, 2))) == 0.0
+
+
+def test_the_batched_product_is_equation_2():
+    q, m = torch.rand(3, 5), torch.rand(4, 5) * 0.9 + 0.05
+    result = inverse_cross_entropy(q, m)
+    for i in range(3):
+        for j in range(4):
+            expected = 1.0 / (ETA - sum(q[i, k] * torch.log(m[j, k]) for k in range(5)))
+            assert torch.isclose(result[i, j], expected, rtol=1e-4)
+    with pytest.raises(ValueError, match="5 dimensions"):
+        inverse_cross_entropy(q, torch.rand(2, 6))
+
+
+def test_nothing_is_more_like_a_distribution_than_itself():
+    torch.manual_seed(0)
+    rows = distribution(torch.rand(50, 6))
+    similarities = inverse_cross_entropy(rows, rows)
+    assert torch.equal(similarities.argmax(dim=1), torch.arange(50))
+
+
+def test_information_grows_with_similarity():
+    assert torch.equal(closure_information(0.5, 4.0), 2.0 * torch.eye(6, dtype=torch.float64))
+    for wrong in (0.0, 1.5, float("nan")):
+        with pytest.raises(ValueError, match="similarity"):
+            closure_information(wrong)
+
+
+def test_the_graph_kept_incrementally_equals_the_one_computed_at_once():
+    values, net = embeddings(40), network()
+    graph = ReferenceGraph(net)
+    for i, value in enumerate(values):
+        graph.add(100 + i, value, beside=99 + i if i else None)
+    graph.connect(103, 137)
+    loop = torch.tensor([[3, 37], [37, 3]])
+    edges = torch.cat([chain(40), loop], dim=1)
+    with torch.no_grad():
+        expected = net(torch.from_numpy(values), edges)
+    assert torch.allclose(graph.features, expected, atol=1e-5)
+
+
+def test_a_new_keyframe_renews_its_surroundings_only():
+    graph = ReferenceGraph(network())
+    for i, value in enumerate(embeddings(200)):
+        graph.add(i, value, beside=i - 1 if i else None)
+    before = graph.recomputed
+    graph.add(200, embeddings(1)[0], beside=199)
+    assert graph.recomputed - before == 5
+
+
+def test_a_query_finds_the_node_that_it_repeats():
+    graph, values = ReferenceGraph(network()), 4.0 * embeddings(30)
+    for i, value in enumerate(values):
+        graph.add(i, value, beside=i - 1 if i else None)
+    with torch.no_grad():
+        newest = graph.network(torch.from_numpy(values[8:13]), chain(5))[-1]
+    best = int((graph.features - newest).abs().sum(dim=1).argmin())
+    answer = graph.query(values[8:13], k=3)
+    assert answer.ids[0] == best
+    assert answer.searched == 30
+    assert 0.5 < answer.similarities[0] <= 1.0
+    assert np.all(np.diff(answer.similarities) <= 0)
+    without = graph.query(values[8:13], k=3, excluded=frozenset([best]))
+    assert best not in without.ids
+    assert without.searched == 29
+
+
+def test_one_node_and_disconnected_graphs_answer_and_an_empty_one_says_why_not():
+    graph = ReferenceGraph(network())
+    with pytest.raises(ReferenceGraphError, match="empty"):
+        graph.query(embeddings(1), k=1)
+    graph.add(7, embeddings(1)[0])
+    assert graph.query(embeddings(1), k=5).ids.tolist() == [7]
+    graph.add(9, embeddings(2)[1])  # no edge to the other
+    assert set(graph.query(embeddings(3), k=5).ids) == {7, 9}
+
+
+def test_wrong_nodes_edges_and_queries_are_refused():
+    graph = ReferenceGraph(network())
+    graph.add(1, embeddings(1)[0])
+    for wrong, words in [
+        (lambda: graph.add(1, embeddings(1)[0]), "already"),
+        (lambda: graph.add(2, embeddings(1)[0], beside=5), "not in the graph"),
+        (lambda: graph.add(2, np.full(8, np.nan, np.float32)), "not finite"),
+        (lambda: graph.connect(1, 1), "itself"),
+        (lambda: graph.query(embeddings(1, 4), 1), "not"),
+    ]:
+        with pytest.raises(ReferenceGraphError, match=words):
+            wrong()
+    assert len(graph) == 1

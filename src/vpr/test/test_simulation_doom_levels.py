@@ -1,0 +1,52 @@
+"""Tours of indoor levels: closed, in the free, driven twice and once reversed."""
+
+import numpy as np
+import pytest
+from scipy.ndimage import distance_transform_edt
+
+from vpr.relocalization.rgbd import RgbdError
+from vpr.simulation.doom_levels import (
+    CELL,
+    KEYFRAME,
+    UNITS_PER_METRE,
+    FloorPlan,
+    laps_of,
+    plan_tour,
+)
+
+START = np.array([400.0, 400.0])
+
+
+def hall(rows=120, columns=120):
+    """A hall with a block in its middle."""
+    walls = np.ones((rows, columns), bool)
+    walls[2:-2, 2:-2] = False
+    walls[50:70, 50:70] = True
+    clearance = distance_transform_edt(~walls)
+    return FloorPlan(clearance > 2, clearance, np.zeros(2))
+
+
+def test_a_tour_is_evenly_spaced_and_stays_in_the_free():
+    plan = hall()
+    tour = plan_tour(plan, START, 80, np.random.default_rng(0))
+    steps = np.linalg.norm(np.diff(tour, axis=0), axis=1) / UNITS_PER_METRE
+    assert np.all(steps < 1.01 * KEYFRAME)
+    assert np.median(steps) == pytest.approx(KEYFRAME, rel=0.02)
+    assert all(plan.free[plan.cell(point)] for point in tour)
+    assert np.linalg.norm(tour[0] - START) < 6 * CELL
+
+
+def test_laps_run_beside_each_other_and_the_last_one_backwards():
+    tour = plan_tour(hall(), START, 60, np.random.default_rng(0))
+    first, second, reverse = laps_of(tour, np.random.default_rng(0))
+    apart = np.linalg.norm(np.array(first)[:, :2] - np.array(second)[:, :2], axis=1)
+    assert apart.max() < 30.0
+    assert apart.max() > 1.0
+    turned = np.array(first)[30, 2] - np.array(reverse)[len(tour) - 31, 2]
+    assert np.cos(turned) == pytest.approx(-1.0, abs=0.05)
+
+
+def test_a_cell_without_room_is_refused():
+    plan = FloorPlan(np.zeros((5, 5), bool), np.ones((5, 5)), np.zeros(2))
+    with pytest.raises(RgbdError, match="no room"):
+        plan_tour(plan, np.array([40.0, 40.0]), 50, np.random.default_rng(0))

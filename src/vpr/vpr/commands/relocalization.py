@@ -1,0 +1,139 @@
+"""RGB-D sequences, what their views share, and the training of S3E-GNN on them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from vpr.relocalization.model import S3eModel
+    from vpr.relocalization.training import Views
+
+console = Console()
+
+
+def dataset_from_level(
+    level: Annotated[str, typer.Argument(help="Of Freedoom, map01 to map32.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
+    views: Annotated[int, typer.Option(help="Views a lap; there are three.", min=20)] = 120,
+    seed: Annotated[int, typer.Option(help="Of the tour.", min=0)] = 0,
+) -> None:
+    """Drive three laps through an indoor level, the last reversed, as an RGB-D folder."""
+    from vpr.relocalization.rgbd import RgbdError, write_realsense
+    from vpr.simulation.doom_levels import record_level
+
+    try:
+        sequence = record_level(level, views, seed)
+    except RgbdError as error:
+        _fail(error)
+    write_realsense(out, sequence)
+    console.print(f"{out}: {len(sequence)} views")
+
+
+def eval_overlap(
+    data: Annotated[Path, typer.Argument(help="A 7-Scenes, TUM RGB-D or RealSense folder.")],
+    out: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("out/overlap"),
+    stride: Annotated[int, typer.Option(help="Every n-th view.", min=1)] = 1,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Figures here too.")] = None,
+) -> None:
+    """Reprojection IoU of every pair of views, as a picture, and pairs a second."""
+    from vpr.evaluation.overlap_pictures import draw_similarity
+    from vpr.relocalization.reprojection import similarity_matrix
+    from vpr.relocalization.rgbd import RgbdError, load_rgbd
+
+    try:
+        sequence = load_rgbd(data, stride)
+        started = time.perf_counter()
+        matrix = similarity_matrix(sequence, sequence)
+        seconds = time.perf_counter() - started
+    except RgbdError as error:
+        _fail(error)
+    picture = out / f"{data.resolve().name}.png"
+    draw_similarity(picture, matrix, sequence.laps)
+    figures = {"views": len(sequence), "pairs_per_second": matrix.size / seconds}
+    console.print(f"{picture}: {len(sequence)} views, {matrix.size / seconds:.0f} pairs a second")
+    if json_out is not None:
+        json_out.parent.mkdir(parents=True, exist_ok=True)
+        json_out.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+Scenes = Annotated[list[Path], typer.Option("--data", help="RGB-D folder; repeat for several.")]
+ModelFile = Annotated[Path, typer.Option("--out", help="Model to write, .safetensors.")]
+Epochs = Annotated[int, typer.Option(help="The paper's are 140.", min=1)]
+
+
+def train_s3e(
+    data: Scenes,
+    out: ModelFile,
+    encoder: Annotated[str, typer.Option(help="vit | sparse")] = "vit",
+    patch_size: Annotated[int, typer.Option(help="16 | 32 | 64 px")] = 32,
+    epochs: Epochs = 140,
+) -> None:
+    """Train an encoder on the reprojection IoU of views; its graph network stays untrained."""
+    import torch
+
+    from vpr.relocalization.model import S3eModel
+    from vpr.relocalization.training import S3eTrainingConfig, train_encoder
+
+    def work() -> None:
+        torch.manual_seed(0)
+        model = S3eModel(encoder, patch_size)
+        train_encoder(model, _scenes(model, data), S3eTrainingConfig(epochs=epochs), _print_loss)
+        model.save(out)
+
+    _or_fail(work)
+
+
+def train_gnn(
+    model: Annotated[Path, typer.Argument(help="Made by vpr train s3e.")],
+    data: Scenes,
+    out: ModelFile,
+    epochs: Epochs = 140,
+) -> None:
+    """Train a model's graph network on sequences of two laps or more."""
+    from vpr.relocalization.model import S3eModel
+    from vpr.relocalization.training import S3eTrainingConfig, train_graph
+
+    def work() -> None:
+        net = S3eModel.load(model)
+        train_graph(net, _scenes(net, data), S3eTrainingConfig(epochs=epochs), _print_loss)
+        net.save(out)
+
+    _or_fail(work)
+
+
+def add_to(dataset_app: typer.Typer, train_app: typer.Typer, eval_app: typer.Typer) -> None:
+    """Put the commands beside the others."""
+    train_app.command("s3e")(train_s3e)
+    train_app.command("gnn")(train_gnn)
+    dataset_app.command("from-level")(dataset_from_level)
+    eval_app.command("overlap")(eval_overlap)
+
+
+def _scenes(model: S3eModel, folders: list[Path]) -> list[Views]:
+    from vpr.relocalization.rgbd import load_rgbd
+    from vpr.relocalization.training import prepare
+
+    return [prepare(model, load_rgbd(folder)) for folder in folders]
+
+
+def _print_loss(epoch: int, loss: float) -> None:
+    console.print(f"epoch {epoch}: loss {loss:.4f}")
+
+
+def _or_fail(work: Callable[[], None]) -> None:
+    try:
+        work()
+    except ValueError as error:  # every named error of the library is one
+        _fail(error)
+
+
+def _fail(error: Exception) -> NoReturn:
+    Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False)
+    raise typer.Exit(2) from error

@@ -1,0 +1,24 @@
+"""Similarity matrices as pictures (S3E-GNN Fig. 9)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from numpy.typing import NDArray
+
+
+def draw_similarity(path: Path, matrix: NDArray[np.float32], laps: NDArray[np.int64]) -> None:
+    """A PNG of the (N, N) reprojection IoU of a sequence; lines part its laps."""
+    figure, axes = plt.subplots(figsize=(7.0, 6.0), layout="constrained")
+    shown = axes.imshow(matrix, vmin=0.0, vmax=1.0, cmap="viridis", interpolation="nearest")
+    for border in np.flatnonzero(np.diff(laps)) + 0.5:
+        axes.axhline(border, color="white", linewidth=0.8)
+        axes.axvline(border, color="white", linewidth=0.8)
+    axes.set_xlabel("target view")
+    axes.set_ylabel("source view")
+    figure.colorbar(shown, label="share of the source's pixels that the target sees")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

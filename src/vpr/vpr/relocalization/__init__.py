@@ -1,0 +1,1 @@
+"""S3E-GNN: camera relocalization from a graph of learned scene embeddings (Cheng et al.)."""

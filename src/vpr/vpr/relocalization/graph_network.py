@@ -1,0 +1,46 @@
+"""The graph network: three SAGEConv layers over embeddings of keyframes (S3E-GNN III-B, Fig. 6)."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.nn import SAGEConv
+
+LAYERS = 3
+
+
+class GraphNetwork(nn.Module):
+    """Node embeddings and the pose graph's edges to aggregated features in (0, 1).
+
+    An edge's embedding is that of its two ends one after the other; the mean over a node's edges
+    is laid beside its own embedding at the input.
+    """
+
+    def __init__(self, dimension: int = 128) -> None:
+        super().__init__()
+        self.dimension = dimension
+        self.edge = nn.Linear(2 * dimension, dimension)
+        widths = (2 * dimension, *([dimension] * LAYERS))
+        self.layers = nn.ModuleList(SAGEConv(a, b) for a, b in pairwise(widths))
+
+    def forward(self, nodes: Tensor, edges: Tensor) -> Tensor:
+        """(N, D) embeddings and (2, E) int64 edges, both ways, to (N, D) values in (0, 1)."""
+        features = torch.cat([nodes, self._edge_features(nodes, edges)], dim=1)
+        for layer in self.layers[:-1]:
+            features = torch.relu(layer(features, edges))
+        return torch.sigmoid(self.layers[-1](features, edges))
+
+    def _edge_features(self, nodes: Tensor, edges: Tensor) -> Tensor:
+        source, target = edges
+        embedded = torch.relu(self.edge(torch.cat([nodes[source], nodes[target]], dim=1)))
+        total = torch.zeros_like(nodes).index_add(0, target, embedded)
+        count = torch.bincount(target, minlength=len(nodes)).clamp(min=1)
+        return total / count[:, None]
+
+
+def chain(count: int) -> Tensor:
+    """(2, E) edges both ways along ``count`` successive keyframes; none for a single one."""
+    rows = torch.arange(max(count - 1, 0))
+    return torch.stack([torch.cat([rows, rows + 1]), torch.cat([rows + 1, rows])])

@@ -1,0 +1,93 @@
+"""Reprojection IoU of two RGB-D views: the label that encoders learn (S3E-GNN equation 1)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vpr.relocalization.rgbd import RgbdError, RgbdSequence
+
+STRIDE = 4  # px between the pixels that are carried over
+HIDDEN_TOLERANCE = 0.05  # of the depth; a point further behind what the target sees is hidden
+HIDDEN_FLOOR = 0.1  # m; the same near the camera
+NEAREST = 0.05  # m; nearer than this a point is not in front of a camera
+PAIRS_AT_ONCE = 64
+
+
+def similarity_matrix(
+    sources: RgbdSequence, targets: RgbdSequence, stride: int = STRIDE
+) -> NDArray[np.float32]:
+    """(S, T) share of each source's pixels that each target sees, 0..1 (equation 1).
+
+    A pixel counts where it falls inside the target's image and is not hidden there: a z-buffer
+    made of the target's depth image says what is in front. Pixels without depth never count.
+
+    Raises:
+        RgbdError: views without any depth, or intrinsics that do not fit the images.
+    """
+    for sequence in (sources, targets):
+        _check(sequence)
+    points = _points(sources, stride)
+    matrix = targets.camera.matrix
+    buffers = targets.depths[:, ::stride, ::stride].astype(np.float32)
+    camera_T_map = np.linalg.inv(targets.poses)
+    result = np.zeros((len(sources), len(targets)), np.float32)
+    for row in range(len(sources)):
+        own_T_map = camera_T_map @ sources.poses[row]
+        for first in range(0, len(targets), PAIRS_AT_ONCE):
+            part = slice(first, first + PAIRS_AT_ONCE)
+            result[row, part] = _seen(
+                points[row], own_T_map[part].astype(np.float32), matrix, buffers[part], stride
+            )
+    return result
+
+
+def _seen(
+    points: NDArray[np.float32],
+    target_T_source: NDArray[np.float32],
+    matrix: NDArray[np.float64],
+    buffers: NDArray[np.float32],
+    stride: int,
+) -> NDArray[np.float32]:
+    """(T,) share of the points (N, 3), NaN where unknown, that each of T targets sees."""
+    there = np.einsum("tij,nj->tni", target_T_source[:, :3, :3], points)
+    there += target_T_source[:, None, :3, 3]
+    depth = there[..., 2]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        u = there[..., 0] / depth * np.float32(matrix[0, 0]) + np.float32(matrix[0, 2])
+        v = there[..., 1] / depth * np.float32(matrix[1, 1]) + np.float32(matrix[1, 2])
+        columns, rows = np.rint(u / stride), np.rint(v / stride)
+        height, width = buffers.shape[1:]
+        inside = (depth > NEAREST) & (columns >= 0) & (columns < width)
+        inside &= (rows >= 0) & (rows < height)
+    columns = np.where(inside, columns, 0).astype(np.intp)
+    rows = np.where(inside, rows, 0).astype(np.intp)
+    front = buffers[np.arange(len(buffers))[:, None], rows, columns]
+    with np.errstate(invalid="ignore"):
+        hidden = depth > front * (1.0 + HIDDEN_TOLERANCE) + HIDDEN_FLOOR
+    share: NDArray[np.float32] = (inside & ~hidden).mean(axis=1, dtype=np.float32)
+    return share
+
+
+def _points(sequence: RgbdSequence, stride: int) -> NDArray[np.float32]:
+    """(S, N, 3) points of every stride-th pixel in the camera's frame."""
+    depth = sequence.depths[:, ::stride, ::stride]
+    rows, columns = np.mgrid[0 : depth.shape[1], 0 : depth.shape[2]] * float(stride)
+    matrix = sequence.camera.matrix
+    x = (columns - matrix[0, 2]) / matrix[0, 0]
+    y = (rows - matrix[1, 2]) / matrix[1, 1]
+    rays = np.stack([x, y, np.ones_like(x)], axis=-1).astype(np.float32)
+    points: NDArray[np.float32] = (depth[..., None] * rays).reshape(len(sequence), -1, 3)
+    return points
+
+
+def _check(sequence: RgbdSequence) -> None:
+    camera, (height, width) = sequence.camera, sequence.depths.shape[1:]
+    if (camera.width, camera.height) != (width, height):
+        raise RgbdError(
+            f"{sequence.name}: intrinsics are of a {camera.width}x{camera.height} camera, "
+            f"the depth images are {width}x{height}"
+        )
+    known = np.isfinite(sequence.depths).any(axis=(1, 2))
+    if not known.all():
+        raise RgbdError(f"{sequence.name}: view {int(np.argmin(known))} has no depth at all")
