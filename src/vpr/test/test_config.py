@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from vpr.config import (
+    COMMAND_CONFIGS,
     DEFAULT_CONFIG_FILE,
     EVERY_NODE,
     NODE_CONFIGS,
@@ -13,14 +14,15 @@ from vpr.config import (
 )
 
 
-@pytest.mark.parametrize("config", NODE_CONFIGS, ids=lambda c: c.node_name)
+@pytest.mark.parametrize("config", NODE_CONFIGS + COMMAND_CONFIGS, ids=lambda c: c.node_name)
 def test_shipped_values_are_complete_and_valid(config):
     assert config.from_file().node_name == config.node_name
 
 
-def test_every_shipped_section_belongs_to_a_node():
+def test_every_shipped_section_belongs_to_a_node_or_a_command():
     sections = {key.rsplit("/", 1)[-1] for key in yaml.safe_load(DEFAULT_CONFIG_FILE.read_text())}
-    assert sections == {config.node_name for config in NODE_CONFIGS} | {EVERY_NODE}
+    owners = NODE_CONFIGS + COMMAND_CONFIGS
+    assert sections == {config.node_name for config in owners} | {EVERY_NODE}
 
 
 def test_every_shipped_value_says_what_it_is():

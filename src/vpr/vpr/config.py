@@ -556,3 +556,4 @@ NODE_CONFIGS: tuple[type[NodeConfig], ...] = (
     PoseGraphToolsBridgeConfig,
     OrbSlam3BridgeConfig,
 )
+COMMAND_CONFIGS: tuple[type[NodeConfig], ...] = (SequenceTrainingConfig,)  # of no node
