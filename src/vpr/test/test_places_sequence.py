@@ -3,7 +3,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vpr.config import SequenceMatchingConfig
@@ -64,6 +64,7 @@ def brute_force_score(rows, place, session, slopes, length):
     reverse=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
 )
+@example(length=3, pushes=5, places=1, borders=set(), growth=1, reverse=True, seed=2)
 def test_scores_equal_a_brute_force_alignment(
     length, pushes, places, borders, growth, reverse, seed
 ):

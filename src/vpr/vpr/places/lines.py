@@ -24,6 +24,7 @@ LARGEST = np.iinfo(np.int16).max
 SMALLEST_RING = 256  # slots
 ROOM_SHARE = 8  # one slot more for so many, for places to come
 PHASES = 10  # kept at most for each slope
+ROUNDING = 1e-6  # a line that just reaches a step aside may be rounded over it
 
 Positions = NDArray[np.int64]
 Values = NDArray[np.int16]
@@ -190,6 +191,6 @@ def _phases_of(slope: float, length: int) -> NDArray[np.float64]:
     if slope.is_integer():
         return np.array([0.5])
     drift = abs(slope - round(slope)) * (length - 1)
-    enough = int(1.0 / (1.0 - 2.0 * drift)) + 1 if drift < 0.5 else PHASES
+    enough = int(1.0 / (1.0 - 2.0 * drift) + ROUNDING) + 1 if drift < 0.5 else PHASES
     count = min(enough, PHASES)
     return np.arange(count) / count
