@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from vpr.commands.outcome import or_fail, write_rows
+
 if TYPE_CHECKING:
     from vpr.models.vlocnet import VLocNetConfig
     from vpr.pose_regression.frames import PosedFrames
 
 console = Console()
-T = TypeVar("T")
 
 TABLE_WIDTH = 120  # characters that the widest table needs
 MAPS = 8  # activation maps in a picture
@@ -78,7 +77,7 @@ def train_vlocnet(
         network = _network(data, tasks, small)
         train(_frames(data, "train", part, network), network, config, out, fresh, _tell)
 
-    _or_fail(learn)
+    or_fail(learn)
     console.print(f"{out / MODEL}: judge it by vpr eval vlocnet, run it by vpr run --pose-model")
 
 
@@ -124,7 +123,7 @@ def eval_vlocnet(
             draw_activation_maps(trained.network, frames.images[chosen], maps)
         return rows
 
-    _write(_or_fail(judge), json_out)
+    write_rows(or_fail(judge), json_out)
 
 
 def eval_vlocnet_ablation(
@@ -146,7 +145,7 @@ def eval_vlocnet_ablation(
         found = ablation_rows(*frames, range(seeds), REDUCED, training, tell=console.print)
         return ablation_summary(found)
 
-    _show(f"reduced network, {tested} after {learnt}", _or_fail(rows), json_out)
+    _show(f"reduced network, {tested} after {learnt}", or_fail(rows), json_out)
 
 
 def eval_vlocnet_latency(
@@ -203,14 +202,6 @@ def _tell(row: dict[str, float]) -> None:
     console.print("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
 
 
-def _or_fail(work: Callable[[], T]) -> T:
-    try:
-        return work()
-    except ValueError as error:  # every named error of the library is one
-        Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False)
-        raise typer.Exit(2) from error
-
-
 def _show(title: str, rows: list[dict[str, Any]], json_out: Path | None) -> None:
     table = Table(title=title)
     for name in rows[0]:
@@ -218,10 +209,4 @@ def _show(title: str, rows: list[dict[str, Any]], json_out: Path | None) -> None
     for row in rows:
         table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()))
     Console(width=max(console.width, TABLE_WIDTH)).print(table)
-    _write(rows, json_out)
-
-
-def _write(rows: list[dict[str, Any]], json_out: Path | None) -> None:
-    if json_out is not None:
-        json_out.parent.mkdir(parents=True, exist_ok=True)
-        json_out.write_text(json.dumps(rows, indent=2) + "\n")
+    write_rows(rows, json_out)

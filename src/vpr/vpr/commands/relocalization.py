@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+
+from vpr.commands.outcome import or_fail
 
 if TYPE_CHECKING:
     from vpr.relocalization.model import S3eModel
@@ -25,13 +26,10 @@ def dataset_from_level(
     seed: Annotated[int, typer.Option(help="Of the tour.", min=0)] = 0,
 ) -> None:
     """Drive three laps through an indoor level, the last reversed, as an RGB-D folder."""
-    from vpr.relocalization.rgbd import RgbdError, write_realsense
+    from vpr.relocalization.rgbd import write_realsense
     from vpr.simulation.doom_levels import record_level
 
-    try:
-        sequence = record_level(level, views, seed)
-    except RgbdError as error:
-        _fail(error)
+    sequence = or_fail(lambda: record_level(level, views, seed))
     write_realsense(out, sequence)
     console.print(f"{out}: {len(sequence)} views")
 
@@ -45,15 +43,12 @@ def eval_overlap(
     """Reprojection IoU of every pair of views, as a picture, and pairs a second."""
     from vpr.evaluation.overlap_pictures import draw_similarity
     from vpr.relocalization.reprojection import similarity_matrix
-    from vpr.relocalization.rgbd import RgbdError, load_rgbd
+    from vpr.relocalization.rgbd import load_rgbd
 
-    try:
-        sequence = load_rgbd(data, stride)
-        started = time.perf_counter()
-        matrix = similarity_matrix(sequence, sequence)
-        seconds = time.perf_counter() - started
-    except RgbdError as error:
-        _fail(error)
+    sequence = or_fail(lambda: load_rgbd(data, stride))
+    started = time.perf_counter()
+    matrix = or_fail(lambda: similarity_matrix(sequence, sequence))
+    seconds = time.perf_counter() - started
     picture = out / f"{data.resolve().name}.png"
     draw_similarity(picture, matrix, sequence.laps)
     figures = {"views": len(sequence), "pairs_per_second": matrix.size / seconds}
@@ -87,7 +82,7 @@ def train_s3e(
         train_encoder(model, _scenes(model, data), S3eTrainingConfig(epochs=epochs), _print_loss)
         model.save(out)
 
-    _or_fail(work)
+    or_fail(work)
 
 
 def train_gnn(
@@ -105,7 +100,7 @@ def train_gnn(
         train_graph(net, _scenes(net, data), S3eTrainingConfig(epochs=epochs), _print_loss)
         net.save(out)
 
-    _or_fail(work)
+    or_fail(work)
 
 
 def add_to(dataset_app: typer.Typer, train_app: typer.Typer, eval_app: typer.Typer) -> None:
@@ -125,15 +120,3 @@ def _scenes(model: S3eModel, folders: list[Path]) -> list[Views]:
 
 def _print_loss(epoch: int, loss: float) -> None:
     console.print(f"epoch {epoch}: loss {loss:.4f}")
-
-
-def _or_fail(work: Callable[[], None]) -> None:
-    try:
-        work()
-    except ValueError as error:  # every named error of the library is one
-        _fail(error)
-
-
-def _fail(error: Exception) -> NoReturn:
-    Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False)
-    raise typer.Exit(2) from error

@@ -6,14 +6,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from vpr.commands.outcome import or_fail, write_rows
 from vpr.config import SegmentationConfig
 
 console = Console()
@@ -25,7 +25,6 @@ ParamsFile = Annotated[
 ]
 JsonOut = Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")]
 
-T = TypeVar("T")
 TABLE_WIDTH = 120  # characters that the widest table needs
 UNSEEN_SEED = 9000  # towns from here on are never learnt from
 
@@ -48,7 +47,7 @@ def train_segmentation(
         console.print(f"step {step.step}: loss {step.loss:.3f}")
 
     config = SegmentationTrainingConfig(towns=towns, steps=steps, seed=seed)
-    _or_fail(lambda: save_weights(train(config, log=log), out))
+    or_fail(lambda: save_weights(train(config, log=log), out))
     console.print(f"{out}: set segmentation.segmenter_weights to it")
 
 
@@ -66,7 +65,7 @@ def train_attention_head(
     from vpr.semantics.training import save_weights
 
     config = AttentionHeadTrainingConfig(towns=towns, steps=steps)
-    head = _or_fail(lambda: learn_attention_head(config, params_file, _print_loss))
+    head = or_fail(lambda: learn_attention_head(config, params_file, _print_loss))
     save_weights(head, out)
     console.print(f"{out}: set segmentation.attention_weights to it, source to learned")
 
@@ -85,7 +84,7 @@ def train_attention_network(
     from vpr.semantics.training import save_weights
 
     config = AttentionNetworkTrainingConfig(towns=towns, steps=steps)
-    network = _or_fail(lambda: learn_attention_network(config, params_file, _print_loss))
+    network = or_fail(lambda: learn_attention_network(config, params_file, _print_loss))
     save_weights(network, out)
     console.print(f"{out}: set segmentation.attention_weights to it, source to encoder_decoder")
 
@@ -126,7 +125,7 @@ def train_places(
         )  # fmt: skip
         save_weights(train(places, config).network, out)
 
-    _or_fail(learn)
+    or_fail(learn)
     console.print(f"{out}: set embedding.weights to it, layers to [last], layer_grids to ['1x1']")
 
 
@@ -140,7 +139,7 @@ def eval_segmentation(
     """Intersection over union of each class in simulated towns that nothing was learnt from."""
     from vpr.evaluation.segmentation import segmentation_rows
 
-    rows = _or_fail(
+    rows = or_fail(
         lambda: segmentation_rows(range(first_seed, first_seed + towns), params_file, picture)
     )
     _show("segmentation, unseen towns", rows, json_out)
@@ -171,7 +170,7 @@ def eval_attention(
         return attention_rows(range(first_seed, first_seed + towns), chosen, params_file)
 
     place = "two sessions in unseen towns" if folders is None else f"{folders[1]} in {folders[0]}"
-    _show(f"attention, {place}", _or_fail(rows), json_out)
+    _show(f"attention, {place}", or_fail(rows), json_out)
 
 
 def eval_graded(
@@ -224,7 +223,7 @@ def eval_graded(
         ways = [Integration.NONE, *map(Integration, masked or [Integration.MULTIPLIED])]
         return graded_rows(*places, config, ways, scheme or SCHEMES)
 
-    _show("graded similarity, Normal and Masked", _or_fail(rows), json_out)
+    _show("graded similarity, Normal and Masked", or_fail(rows), json_out)
 
 
 def add_to(train_app: typer.Typer, eval_app: typer.Typer) -> None:
@@ -238,27 +237,15 @@ def add_to(train_app: typer.Typer, eval_app: typer.Typer) -> None:
     eval_app.command("graded")(eval_graded)
 
 
-def _or_fail(work: Callable[[], T]) -> T:
-    try:
-        return work()
-    except ValueError as error:  # every named error of the library is one
-        Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False)
-        raise typer.Exit(2) from error
-
-
 def _print_loss(step: int, loss: float) -> None:
     console.print(f"step {step}: loss {loss:.4f}")
 
 
 def _show(title: str, rows: list[dict[str, object]], json_out: Path | None) -> None:
-    import json
-
     table = Table(title=title)
     for name in rows[0]:
         table.add_column(name, no_wrap=True)
     for row in rows:
         table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()))
     Console(width=max(console.width, TABLE_WIDTH)).print(table)
-    if json_out is not None:
-        json_out.parent.mkdir(parents=True, exist_ok=True)
-        json_out.write_text(json.dumps(rows, indent=2) + "\n")
+    write_rows(rows, json_out)

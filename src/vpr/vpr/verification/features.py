@@ -112,14 +112,7 @@ class OrbFeatures:
 
     def __call__(self, image: Image, depth: Depth | None, camera: CameraModel) -> LocalFeatures:
         """See `FeatureExtractor`."""
-        grey = grey_of(image)
-        camera = fitted_camera(camera, grey.shape[1], grey.shape[0])
-        scale = working_scale(grey.shape[1], self.config)
-        if scale != 1.0:
-            interpolation = cv2.INTER_CUBIC if scale > 1.0 else cv2.INTER_AREA
-            grey = np.asarray(
-                cv2.resize(grey, None, fx=scale, fy=scale, interpolation=interpolation)
-            )
+        grey, camera, scale = working_image(image, camera, self.config)
         keypoints, descriptors = self._detect(grey)
         # pixel centres: (u + 0.5) scales, u does not
         pixels = (_points(keypoints) + 0.5) / scale - 0.5
@@ -277,9 +270,26 @@ def _spread(
     return [keypoints[index] for index in order[:count]]
 
 
-def working_scale(width: int, config: LoopClosureConfig) -> float:
-    """By how much an image is enlarged or reduced before features are looked for."""
-    return float(np.clip(width, config.feature_min_width, config.feature_max_width) / width)
+def working_image(
+    image: Image, camera: CameraModel, config: LoopClosureConfig
+) -> tuple[Image, CameraModel, float]:
+    """The grey image that features are looked for in, and by how much it was enlarged or reduced.
+
+    The camera is that of the image as received.
+
+    Raises:
+        ImageUnusable: the image does not fit the camera model, or is empty.
+    """
+    grey = grey_of(image)
+    height, width = grey.shape
+    camera = fitted_camera(camera, width, height)
+    scale = float(np.clip(width, config.feature_min_width, config.feature_max_width) / width)
+    if scale != 1.0:
+        interpolation = cv2.INTER_CUBIC if scale > 1.0 else cv2.INTER_AREA
+        grey = np.asarray(
+            cv2.resize(grey, None, fx=scale, fy=scale, interpolation=interpolation), np.uint8
+        )
+    return grey, camera, scale
 
 
 def undistorted(pixels: NDArray[np.float32], camera: CameraModel) -> NDArray[np.float32]:

