@@ -16,8 +16,9 @@ from test_graph_pose_graph import (
 )
 
 from vpr.geometry import pose_from_xy_yaw, relative
+from vpr.graph.case import Ruling
 from vpr.graph.edges import EdgeKind
-from vpr.graph.jury import Ruling, judge
+from vpr.graph.jury import judge
 from vpr.graph.jury_process import JuryError, JuryProcess
 from vpr.records import ClosureState
 

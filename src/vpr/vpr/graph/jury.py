@@ -8,13 +8,14 @@ the set that explains most (``vpr.graph.retrial``).
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import gtsam
 import numpy as np
 from numpy.typing import NDArray
 
+from vpr.graph.case import Case, Ruling
 from vpr.graph.edges import Edge, EdgeKind
 from vpr.graph.g2o import G2oGraph, Measurement, continued
 from vpr.graph.lie_group import LieGroup, lie_group
@@ -28,42 +29,9 @@ LOOSE: Covariance = np.diag(np.square([1e4] * 3 + [10.0] * 3))  # m, rad
 MIN_SAVING = 1.0  # of cost, half a squared sigma: between equals, what is believed stays
 
 
-@dataclass(frozen=True)
-class Case:
-    """The map as it stands: what a jury needs, and nothing that changes while it thinks.
-
-    ``numbers`` are those of ``edges`` in the graph the case was taken from.
-    """
-
-    mode: str  # se3 | se2
-    ids: NDArray[np.int64]  # (N,) keyframes, ascending
-    sessions: NDArray[np.int64]  # (N,)
-    poses: NDArray[np.float64]  # (N, 4, 4) map_T_base
-    edges: tuple[Edge, ...]  # steps and closures with both ends in the map
-    numbers: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Ruling:
-    """What a jury made of a case; edges by their number in the graph, with the reason.
-
-    ``poses`` (N, 4, 4) are those of ``ids`` if the ruling is followed.
-    """
-
-    retracted: dict[int, str]
-    readmitted: dict[int, str]
-    ids: NDArray[np.int64]
-    poses: NDArray[np.float64]
-
-    @property
-    def changes(self) -> bool:
-        """Whether anything is to be done."""
-        return bool(self.retracted or self.readmitted)
-
-
 def judge(case: Case) -> Ruling:
     """Judge all closures of a case; takes as long as some batch solutions."""
-    group = lie_group(case.mode)
+    group = lie_group(case.config.mode)
     graph = _graph_of(case, group)
     factors = [factor_of(graph, measurement) for measurement in graph.measurements]
     live = gtsam.Values()
@@ -186,4 +154,4 @@ def _ruling(
         "agree, once all were judged together"
         for i in sorted(best.kept - believed)
     }
-    return Ruling(retracted, readmitted, case.ids, lie_group(case.mode).poses(best.values))
+    return Ruling(retracted, readmitted, case.ids, lie_group(case.config.mode).poses(best.values))
