@@ -48,16 +48,13 @@ class Ruling:
         """Whether anything is to be done."""
         return bool(self.retracted or self.readmitted)
 
-    def applied(self, edges: Iterable[Edge]) -> list[Edge]:
-        """The graph's edges with their new verdicts."""
-        result = list(edges)
-        for state, reasons in (
-            (ClosureState.REJECTED, self.retracted),
-            (ClosureState.VERIFIED, self.readmitted),
-        ):
-            for number, reason in reasons.items():
-                result[number] = replace(result[number], state=state, reason=reason)
-        return result
+    def judged(self, number: int, edge: Edge) -> Edge:
+        """An edge of the graph with its new verdict, if it has one."""
+        if number in self.retracted:
+            return replace(edge, state=ClosureState.REJECTED, reason=self.retracted[number])
+        if number in self.readmitted:
+            return replace(edge, state=ClosureState.VERIFIED, reason=self.readmitted[number])
+        return edge
 
     def continued(self, edges: Iterable[Edge]) -> dict[int, Pose]:
         """Poses by the ruling and, behind its last keyframe, by odometry."""

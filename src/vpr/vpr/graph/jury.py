@@ -20,8 +20,9 @@ from vpr.graph.edges import Edge, EdgeKind
 from vpr.graph.g2o import G2oGraph, Measurement, continued
 from vpr.graph.lie_group import LieGroup, lie_group
 from vpr.graph.pairwise import consistent_closures
+from vpr.graph.pieces import solved_piece
 from vpr.graph.retrial import Belief, Retrial, gate_of
-from vpr.graph.solution import factor_of, solve_batch
+from vpr.graph.solution import factor_of
 from vpr.records import ClosureState, Covariance
 
 # Holds a session whose closures are all in doubt: anywhere, as far as the closures are concerned.
@@ -41,11 +42,9 @@ def judge(case: Case) -> Ruling:
     believed = frozenset(i for i in graph.closures if case.edges[i].state is verified)
     placed = replace(graph, initial=_placed(case, graph))
     count = len(graph.order)
-    best = min(
-        (Retrial(placed, factors, name).judge(count, believed, live) for name in ("pcm", "gnc")),
-        key=lambda belief: belief.cost,
-    )
-    if _cost(graph, factors, believed, live) - best.cost < MIN_SAVING:
+    retrials = [Retrial(placed, factors, name) for name in ("pcm", "gnc")]
+    best = min((r.judge(count, believed, live) for r in retrials), key=lambda belief: belief.cost)
+    if retrials[0].cost(count, believed, live) - best.cost < MIN_SAVING:
         return Ruling({}, {}, case.ids, case.poses)
     return _ruling(case, graph, factors, believed, best)
 
@@ -125,17 +124,6 @@ def _by_odometry(graph: G2oGraph, session_of: dict[int, int]) -> dict[int, Any]:
     return poses
 
 
-def _cost(
-    graph: G2oGraph, factors: list[Any], believed: frozenset[int], start: gtsam.Values
-) -> float:
-    """What the present belief costs, solved for; as ``Retrial`` counts it, but in full inside."""
-    chosen = [factors[i] for i in sorted(graph.trusted | believed)]
-    values, most = solve_batch(graph, chosen, start).values, gate_of(graph) / 2.0
-    cost = float(sum(factor.error(values) for factor in chosen))
-    left = [factors[i].error(values) for i in graph.closures if i not in believed]
-    return cost + float(np.minimum(left, most).sum())
-
-
 def _ruling(
     case: Case, graph: G2oGraph, factors: list[Any], believed: frozenset[int], best: Belief
 ) -> Ruling:
@@ -154,4 +142,13 @@ def _ruling(
         "agree, once all were judged together"
         for i in sorted(best.kept - believed)
     }
-    return Ruling(retracted, readmitted, case.ids, lie_group(case.config.mode).poses(best.values))
+    group = lie_group(case.config.mode)
+    ruling = Ruling(retracted, readmitted, case.ids, group.poses(best.values))
+    return replace(ruling, poses=_settled(case, ruling))
+
+
+def _settled(case: Case, ruling: Ruling) -> NDArray[np.float64]:
+    """Poses as the graph itself will solve for them: with its robust noise, and no gate."""
+    poses = dict(zip(case.ids.tolist(), ruling.poses, strict=True))
+    edges = list(map(ruling.judged, case.numbers, case.edges))
+    return solved_piece(case.config, lie_group(case.config.mode), poses, edges).poses()

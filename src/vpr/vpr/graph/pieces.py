@@ -128,9 +128,7 @@ class Pieces:
         if other is self.map:
             base, other, base_T_other = other, base, inverse(base_T_other)
         moved = {i: base_T_other @ pose for i, pose in self.poses(other).items()}
-        inside = [
-            e for e in edges if e.to_id in moved and e.state is ClosureState.VERIFIED
-        ]
+        inside = [e for e in edges if e.to_id in moved and e.state is ClosureState.VERIFIED]
         base.absorb(moved, [e for e in inside if e.kind is not EdgeKind.FIX] + [edge])
         base.add_fixes([e for e in inside if e.kind is EdgeKind.FIX])
         joined = tuple(s for s, session in self.sessions.items() if session.smoother is other)

@@ -96,9 +96,7 @@ class PoseGraph:
         if smoother is None or all(edge.kind is not EdgeKind.CLOSURE for edge in new):
             return None
         self._judged = len(self._edges)
-        return case_of(
-            self.config, self._pieces.members(smoother), smoother.poses(), self._edges
-        )
+        return case_of(self.config, self._pieces.members(smoother), smoother.poses(), self._edges)
 
     def follow(self, ruling: Ruling) -> bool:
         """Do what a jury says of a case of this graph; costs one elimination of the map.
@@ -110,7 +108,8 @@ class PoseGraph:
         ruling = replace(ruling, readmitted=open_)
         if not ruling.changes:
             return True
-        edges, smoother = ruling.applied(self._edges), self._pieces.map
+        edges = [ruling.judged(number, edge) for number, edge in enumerate(self._edges)]
+        smoother = self._pieces.map
         poses = ruling.continued(edges)
         assert smoother is not None
         if poses.keys() != self._pieces.members(smoother).keys() or _falls_apart(poses, edges):

@@ -1,9 +1,9 @@
 """Which closures of a graph to believe, judged all together.
 
-A believed set is good when its truncated cost is low: half the squared whitened residuals of the
-odometry and of each closure, a closure costing at most half the gate. Closures that say the same
-of the same stretch are one group, and a group has few votes however large it is: a place that
-looks like another does so in image after image.
+A believed set is good when its cost is low: half the squared whitened residuals of the odometry and
+of each believed closure, and for each other one the same, but at most half the gate. Closures that
+say the same of the same stretch are one group, and what is left out of a group costs little however
+large it is: a place that looks like another does so in image after image.
 
 Sets are proposed by graduated non-convexity (Yang et al., RA-L 2020), which begins without regard
 to what is believed so far, by the largest pairwise consistent set (Mangelsdorf et al., ICRA 2018),
@@ -62,6 +62,13 @@ class Retrial:
         self._factors = factors
         self._proposal = proposal  # gnc | pcm
 
+    def cost(self, vertices: int, believed: frozenset[int], start: gtsam.Values) -> float:
+        """What a belief costs as it stands, solved for."""
+        condensed = condensed_graph(self._graph, vertices, self._graph.closures)
+        kept = condensed.chosen(believed)
+        poses = chosen(condensed.graph, start, condensed.graph.order)
+        return _Case(condensed, self._factors).solved(kept, poses).cost
+
     def judge(self, vertices: int, believed: frozenset[int], start: gtsam.Values | None) -> Belief:
         """Best belief about the closures among the first ``vertices`` of the order.
 
@@ -73,10 +80,8 @@ class Retrial:
         propose = case.consistent if self._proposal == "pcm" else case.graduated
         beliefs = [case.refined(propose(odometry), odometry)]
         if start is not None:
-            inside = {number: i for i, number in enumerate(condensed.numbers)}
-            kept = frozenset(inside[number] for number in believed)
             poses = chosen(condensed.graph, start, condensed.graph.order)
-            beliefs.append(case.refined(kept, poses))
+            beliefs.append(case.refined(condensed.chosen(believed), poses))
         best = case.pruned(min(beliefs, key=lambda belief: belief.cost))
         kept = frozenset(n for i in best.kept if (n := condensed.numbers[i]) is not None)
         return Belief(kept, condensed.expanded(best.values), best.cost)
@@ -133,33 +138,50 @@ class _Case:
         pulls.sort(key=lambda entry: -entry[0])
         return [group for _, group in pulls[:SUSPECTS]]
 
-    def _cost(self, errors: NDArray[np.float64], values: gtsam.Values) -> float:
+    def refined(self, kept: frozenset[int], start: gtsam.Values) -> Belief:
+        """Solve, believe what then costs least, and so on while the cost falls."""
+        best = self.solved(kept, start)
+        for _ in range(MAX_REFINEMENTS):
+            cheapest = self._cheapest(best.values)
+            if cheapest == best.kept:
+                break
+            other = self.solved(cheapest, best.values)
+            if other.cost >= best.cost:
+                break
+            best = other
+        return best
+
+    def solved(self, kept: frozenset[int], start: gtsam.Values) -> Belief:
+        """A belief with the poses that follow from it."""
+        factors = [self._factors[i] for i in [*self._trusted, *sorted(kept)]]
+        values = solve_batch(self._graph, factors, start).values
+        return Belief(kept, values, self._cost(kept, values))
+
+    def _cost(self, kept: frozenset[int], values: gtsam.Values) -> float:
+        """Believed closures in full, the others of a group at most the price of the group."""
         cost = sum(self._factors[i].error(values) for i in self._trusted)
-        each = np.minimum(errors, self._gate / 2)
-        for group in self._groups:
-            expected = len(group) * self._graph.dimension / 2
-            cost += min(each[group].sum(), expected + VOTES * self._gate / 2)
+        errors = self._errors(values)
+        inside = np.array([i in kept for i in self._closures], bool)
+        left = np.where(inside, 0.0, np.minimum(errors, self._gate / 2))
+        cost += errors[inside].sum()
+        cost += sum(min(left[group].sum(), self._price(group)) for group in self._groups)
         return float(cost)
 
-    def refined(self, kept: frozenset[int], start: gtsam.Values) -> Belief:
-        """Solve, believe what then lies inside the gate, and so on while the cost falls."""
-        best: Belief | None = None
-        for _ in range(MAX_REFINEMENTS):
-            factors = [self._factors[i] for i in [*self._trusted, *sorted(kept)]]
-            start = solve_batch(self._graph, factors, start).values
-            errors = np.array([self._factors[i].error(start) for i in self._closures])
-            cost = self._cost(errors, start)
-            inside = frozenset(
-                i for i, e in zip(self._closures, errors, strict=True) if e <= self._gate / 2
-            )
-            if best is not None and cost >= best.cost:
-                break
-            best = Belief(inside, start, cost)
-            if inside == kept:
-                break
-            kept = inside
-        assert best is not None
-        return best
+    def _cheapest(self, values: gtsam.Values) -> frozenset[int]:
+        """The closures to believe where the poses are given: those inside the gate, unless their
+        group costs more than to leave it out."""
+        errors = self._errors(values)
+        each = np.minimum(errors, self._gate / 2)
+        groups = [g for g in self._groups if each[g].sum() < self._price(g)]
+        rows = np.concatenate([np.zeros(0, np.int64), *groups])
+        return frozenset(self._closures[row] for row in rows if errors[row] <= self._gate / 2)
+
+    def _errors(self, values: gtsam.Values) -> NDArray[np.float64]:
+        return np.array([self._factors[i].error(values) for i in self._closures])
+
+    def _price(self, group: NDArray[np.int64]) -> float:
+        """Most that leaving a group out costs."""
+        return len(group) * self._graph.dimension / 2 + VOTES * self._gate / 2
 
     def graduated(self, start: gtsam.Values) -> frozenset[int]:
         """Closures that graduated non-convexity ends with."""

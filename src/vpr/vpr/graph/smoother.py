@@ -83,8 +83,9 @@ class Smoother:
         smoother._on_earth = self._on_earth
         factors, gone = self._isam.getFactorsUnsafe(), {self._slots[_ends(e)] for e in removed}
         graph, values = gtsam.NonlinearFactorGraph(), gtsam.Values()
-        place = {slot: i for i, slot in enumerate(s for s in range(factors.size()) if s not in gone)}
-        for slot in place:
+        stay = [slot for slot in range(factors.size()) if slot not in gone]
+        place = {slot: i for i, slot in enumerate(stay)}
+        for slot in stay:
             graph.add(factors.at(slot))
         smoother._slots = {ends: place[s] for ends, s in self._slots.items() if s in place}
         for keyframe_id, pose in poses.items():
