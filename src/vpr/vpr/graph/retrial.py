@@ -25,6 +25,7 @@ from scipy.stats import chi2 as chi2_distribution
 
 from vpr.graph.condensing import CondensedGraph, condensed_graph
 from vpr.graph.g2o import G2oGraph
+from vpr.graph.leverage import Leverage
 from vpr.graph.pairwise import closing_chi2, largest_clique
 from vpr.graph.solution import chosen, factor_of, initial_values, prior_of, solve_batch
 
@@ -32,7 +33,8 @@ GATE_PROBABILITY = 0.99999  # a true closure is this likely to lie inside the ga
 ITERATIONS_A_STAGE = 3  # of Levenberg-Marquardt; to convergence takes 2-4 times as long for no gain
 VOTES = 3  # closures, whose price a group has beyond the error that true ones would have anyway
 NEAR = 3  # vertices at most between closures of a group, at both ends
-SUSPECTS = 8  # groups tried to be left out at a time
+SUSPECTS = 64  # groups whose leaving out is weighed at a time
+TRIALS = 8  # of them, left out one by one where all together does not pay
 MAX_REFINEMENTS = 10  # rounds of solving and believing anew; three are usual
 
 
@@ -113,30 +115,47 @@ class _Case:
         return [np.flatnonzero(labels == label) for label in range(count)]
 
     def pruned(self, belief: Belief) -> Belief:
-        """Leave out the groups without which the cost is lower."""
+        """Leave out groups as long as the cost is lower without them."""
         while True:
-            without = [
-                self.refined(belief.kept.difference(group), belief.values)
-                for group in self._suspects(belief)
-            ]
-            best = min(without, key=lambda other: other.cost, default=belief)
-            if best.cost >= belief.cost:
+            suspects = self._suspects(belief)
+            together = frozenset().union(*suspects)
+            for group in (together, *suspects[:TRIALS]) if suspects else ():
+                other = self.refined(belief.kept - group, belief.values)
+                if other.cost < belief.cost:
+                    belief = other
+                    break
+            else:
                 return belief
-            belief = best
 
-    def _suspects(self, belief: Belief) -> list[list[int]]:
-        """Kept groups that pull hardest, by their errors and by how much odometry gives way."""
+    def _suspects(self, belief: Belief) -> list[frozenset[int]]:
+        """Kept groups that to first order cost more than to leave them out, worst first."""
+        groups = self._pulling(belief)
+        if not groups:
+            return []
+        numbers = [*self._trusted, *sorted(belief.kept)]
+        row = {number: i for i, number in enumerate(numbers)}
+        leverage = Leverage(self._graph, [self._factors[i] for i in numbers], belief.values)
+        savings = []
+        for group, price in groups:
+            saved, errors = leverage.without(row[i] for i in group)
+            saving = saved - min(np.minimum(errors, self._gate / 2).sum(), price)
+            if saving > 0.0:
+                savings.append((saving, frozenset(group)))
+        savings.sort(key=lambda entry: -entry[0])
+        return [group for _, group in savings]
+
+    def _pulling(self, belief: Belief) -> list[tuple[list[int], float]]:
+        """Kept groups that pull hardest, by their errors and by how much odometry gives way, with
+        the price of each."""
+        errors = self._errors(belief.values)
         pulls = []
-        for group in self._groups:
-            kept = [row for row in group if self._closures[row] in belief.kept]
-            pull = sum(
-                self._factors[self._closures[row]].error(belief.values) * self._lengths[row]
-                for row in kept
-            )
+        for rows in self._groups:
+            kept = [row for row in rows if self._closures[row] in belief.kept]
             if kept:
-                pulls.append((pull, [self._closures[row] for row in kept]))
+                pull = (errors[kept] * self._lengths[kept]).sum()
+                pulls.append((pull, [self._closures[row] for row in kept], self._price(rows)))
         pulls.sort(key=lambda entry: -entry[0])
-        return [group for _, group in pulls[:SUSPECTS]]
+        return [(group, price) for _, group, price in pulls[:SUSPECTS]]
 
     def refined(self, kept: frozenset[int], start: gtsam.Values) -> Belief:
         """Solve, believe what then costs least, and so on while the cost falls."""
