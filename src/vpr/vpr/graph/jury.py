@@ -42,9 +42,8 @@ def judge(case: Case) -> Ruling:
     believed = frozenset(i for i in graph.closures if case.edges[i].state is verified)
     placed = replace(graph, initial=_placed(case, graph))
     count = len(graph.order)
-    retrials = [Retrial(placed, factors, name) for name in ("pcm", "gnc")]
-    best = min((r.judge(count, believed, live) for r in retrials), key=lambda belief: belief.cost)
-    if retrials[0].cost(count, believed, live) - best.cost < MIN_SAVING:
+    best = Retrial(placed, factors, ("pcm", "gnc")).judge(count, believed, live)
+    if best.saving < MIN_SAVING:
         return Ruling({}, {}, case.ids, case.poses)
     return _ruling(case, graph, factors, believed, best)
 

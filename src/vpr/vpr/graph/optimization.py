@@ -113,7 +113,7 @@ class _Growth:
         self._graph = graph
         self._growing = GrowingGraph(graph)
         self._factors = [factor_of(graph, m) for m in graph.measurements]
-        self._retrial = None if robust == "none" else Retrial(graph, self._factors, robust)
+        self._retrial = None if robust == "none" else Retrial(graph, self._factors, (robust,))
         self._gate = gate_of(graph)
         self._kept: set[int] = set()
         self._seen = 0

@@ -9,13 +9,18 @@ Sets are proposed by graduated non-convexity (Yang et al., RA-L 2020), which beg
 to what is believed so far, by the largest pairwise consistent set (Mangelsdorf et al., ICRA 2018),
 and by the set believed so far. From the best of them, groups are left out as long as that pays: a
 graph that bends to a wrong closure no longer shows which one it was.
+
+Odometry that is better than it claims bends cheaply. What is left of the residuals shows by how
+much (the variance of unit weight, Baarda 1968); groups are then weighed against that, as far as the
+residuals prove it, and with the poses so found each closure against what it claims.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import gtsam
 import numpy as np
@@ -29,22 +34,30 @@ from vpr.graph.leverage import Leverage
 from vpr.graph.pairwise import closing_chi2, largest_clique
 from vpr.graph.solution import chosen, factor_of, initial_values, prior_of, solve_batch
 
+Proposal = Literal["gnc", "pcm"]
+
 GATE_PROBABILITY = 0.99999  # a true closure is this likely to lie inside the gate
 ITERATIONS_A_STAGE = 3  # of Levenberg-Marquardt; to convergence takes 2-4 times as long for no gain
 VOTES = 3  # closures, whose price a group has beyond the error that true ones would have anyway
 NEAR = 3  # vertices at most between closures of a group, at both ends
 SUSPECTS = 64  # groups whose leaving out is weighed at a time
 TRIALS = 8  # of them, left out one by one where all together does not pay
+MIN_VARIANCE = 0.01  # of unit weight: sigmas are not taken for more than ten times too large
 MAX_REFINEMENTS = 10  # rounds of solving and believing anew; three are usual
 
 
 @dataclass(frozen=True)
 class Belief:
-    """Closures held true, the poses that follow from them, and what they cost."""
+    """Closures held true, the poses that follow from them, and what they cost.
+
+    ``saving`` is how much less that is than what was believed before, in half squared sigmas of the
+    noise that the graph shows.
+    """
 
     kept: frozenset[int]
     values: gtsam.Values
     cost: float
+    saving: float = math.inf
 
 
 def gate_of(graph: G2oGraph) -> float:
@@ -59,17 +72,12 @@ class Retrial:
     counts for little.
     """
 
-    def __init__(self, graph: G2oGraph, factors: Sequence[Any], proposal: str) -> None:
+    def __init__(
+        self, graph: G2oGraph, factors: Sequence[Any], proposals: Sequence[Proposal]
+    ) -> None:
         self._graph = graph
         self._factors = factors
-        self._proposal = proposal  # gnc | pcm
-
-    def cost(self, vertices: int, believed: frozenset[int], start: gtsam.Values) -> float:
-        """What a belief costs as it stands, solved for."""
-        condensed = condensed_graph(self._graph, vertices, self._graph.closures)
-        kept = condensed.chosen(believed)
-        poses = chosen(condensed.graph, start, condensed.graph.order)
-        return _Case(condensed, self._factors).solved(kept, poses).cost
+        self._proposals = proposals
 
     def judge(self, vertices: int, believed: frozenset[int], start: gtsam.Values | None) -> Belief:
         """Best belief about the closures among the first ``vertices`` of the order.
@@ -79,14 +87,16 @@ class Retrial:
         condensed = condensed_graph(self._graph, vertices, self._graph.closures)
         case = _Case(condensed, self._factors)
         odometry = initial_values(condensed.graph, condensed.graph.order)
-        propose = case.consistent if self._proposal == "pcm" else case.graduated
-        beliefs = [case.refined(propose(odometry), odometry)]
+        propose = {"pcm": case.consistent, "gnc": case.graduated}
+        beliefs = [case.refined(propose[name](odometry), odometry) for name in self._proposals]
+        before = condensed.chosen(believed)
         if start is not None:
-            poses = chosen(condensed.graph, start, condensed.graph.order)
-            beliefs.append(case.refined(condensed.chosen(believed), poses))
-        best = case.pruned(min(beliefs, key=lambda belief: belief.cost))
+            start = chosen(condensed.graph, start, condensed.graph.order)
+            beliefs.append(case.refined(before, start))
+        best = case.tightened(case.pruned(min(beliefs, key=lambda belief: belief.cost)))
+        saving = math.inf if start is None else case.saving(before, start, best)
         kept = frozenset(n for i in best.kept if (n := condensed.numbers[i]) is not None)
-        return Belief(kept, condensed.expanded(best.values), best.cost)
+        return Belief(kept, condensed.expanded(best.values), best.cost, saving)
 
 
 class _Case:
@@ -101,6 +111,7 @@ class _Case:
         self._trusted = sorted(graph.trusted)
         self._closures = graph.closures
         self._gate = gate_of(graph)
+        self._variance = 1.0  # of unit weight
         self._loops = closing_chi2(graph, self._closures)
         self._groups = self._grouped(condensed)
 
@@ -113,6 +124,32 @@ class _Case:
         near = np.abs(ends[:, None] - ends[None]).max(axis=2) <= NEAR
         count, labels = connected_components(near & (self._loops <= self._graph.dimension))
         return [np.flatnonzero(labels == label) for label in range(count)]
+
+    def saving(self, before: frozenset[int], start: gtsam.Values, belief: Belief) -> float:
+        """How much less a belief costs than what was believed before, in half squared sigmas."""
+        return (self.solved(before, start).cost - belief.cost) / self._variance
+
+    def tightened(self, belief: Belief) -> Belief:
+        """The belief where the noise is what the graph shows, if that is less than claimed."""
+        while (variance := self._shown_variance(belief)) < self._variance:
+            self._variance = variance
+            tighter = self.pruned(self.refined(belief.kept, belief.values))
+            if tighter.kept == belief.kept:
+                break
+            belief = tighter
+        if self._variance == 1.0:
+            return belief
+        return self.solved(self._cheapest(belief.values, 1.0), belief.values)
+
+    def _shown_variance(self, belief: Belief) -> float:
+        """Variance of unit weight, as high as the residuals allow with ``GATE_PROBABILITY``."""
+        inside = [*self._trusted, *belief.kept]
+        redundancy = self._graph.dimension * (len(inside) - len(self._graph.order) + 1)
+        if redundancy == 0:
+            return 1.0
+        chi2 = 2.0 * sum(self._factors[i].error(belief.values) for i in inside)
+        least = chi2_distribution.ppf(1.0 - GATE_PROBABILITY, redundancy)
+        return float(max(chi2 / least, MIN_VARIANCE))
 
     def pruned(self, belief: Belief) -> Belief:
         """Leave out groups as long as the cost is lower without them."""
@@ -138,7 +175,7 @@ class _Case:
         savings = []
         for group, price in groups:
             saved, errors = leverage.without(row[i] for i in group)
-            saving = saved - min(np.minimum(errors, self._gate / 2).sum(), price)
+            saving = saved - min(np.minimum(errors, self._limit(self._variance)).sum(), price)
             if saving > 0.0:
                 savings.append((saving, frozenset(group)))
         savings.sort(key=lambda entry: -entry[0])
@@ -153,7 +190,9 @@ class _Case:
             kept = [row for row in rows if self._closures[row] in belief.kept]
             if kept:
                 pull = (errors[kept] * self._lengths[kept]).sum()
-                pulls.append((pull, [self._closures[row] for row in kept], self._price(rows)))
+                pulls.append(
+                    (pull, [self._closures[row] for row in kept], self._price(rows, self._variance))
+                )
         pulls.sort(key=lambda entry: -entry[0])
         return [(group, price) for _, group, price in pulls[:SUSPECTS]]
 
@@ -161,7 +200,7 @@ class _Case:
         """Solve, believe what then costs least, and so on while the cost falls."""
         best = self.solved(kept, start)
         for _ in range(MAX_REFINEMENTS):
-            cheapest = self._cheapest(best.values)
+            cheapest = self._cheapest(best.values, self._variance)
             if cheapest == best.kept:
                 break
             other = self.solved(cheapest, best.values)
@@ -179,28 +218,32 @@ class _Case:
     def _cost(self, kept: frozenset[int], values: gtsam.Values) -> float:
         """Believed closures in full, the others of a group at most the price of the group."""
         cost = sum(self._factors[i].error(values) for i in self._trusted)
-        errors = self._errors(values)
+        errors, variance = self._errors(values), self._variance
         inside = np.array([i in kept for i in self._closures], bool)
-        left = np.where(inside, 0.0, np.minimum(errors, self._gate / 2))
+        left = np.where(inside, 0.0, np.minimum(errors, self._limit(variance)))
         cost += errors[inside].sum()
-        cost += sum(min(left[group].sum(), self._price(group)) for group in self._groups)
+        cost += sum(min(left[group].sum(), self._price(group, variance)) for group in self._groups)
         return float(cost)
 
-    def _cheapest(self, values: gtsam.Values) -> frozenset[int]:
+    def _cheapest(self, values: gtsam.Values, variance: float) -> frozenset[int]:
         """The closures to believe where the poses are given: those inside the gate, unless their
         group costs more than to leave it out."""
-        errors = self._errors(values)
-        each = np.minimum(errors, self._gate / 2)
-        groups = [g for g in self._groups if each[g].sum() < self._price(g)]
+        errors, limit = self._errors(values), self._limit(variance)
+        each = np.minimum(errors, limit)
+        groups = [g for g in self._groups if each[g].sum() < self._price(g, variance)]
         rows = np.concatenate([np.zeros(0, np.int64), *groups])
-        return frozenset(self._closures[row] for row in rows if errors[row] <= self._gate / 2)
+        return frozenset(self._closures[row] for row in rows if errors[row] <= limit)
 
     def _errors(self, values: gtsam.Values) -> NDArray[np.float64]:
         return np.array([self._factors[i].error(values) for i in self._closures])
 
-    def _price(self, group: NDArray[np.int64]) -> float:
+    def _limit(self, variance: float) -> float:
+        """Most that leaving a closure out costs."""
+        return variance * self._gate / 2
+
+    def _price(self, group: NDArray[np.int64], variance: float) -> float:
         """Most that leaving a group out costs."""
-        return len(group) * self._graph.dimension / 2 + VOTES * self._gate / 2
+        return variance * (len(group) * self._graph.dimension + VOTES * self._gate) / 2
 
     def graduated(self, start: gtsam.Values) -> frozenset[int]:
         """Closures that graduated non-convexity ends with."""
