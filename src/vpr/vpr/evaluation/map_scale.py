@@ -105,7 +105,9 @@ def _served(folder: Path, half_precision_mb: float, exact: bool) -> dict[str, fl
 
 def _serve(folder: Path, exact: bool) -> dict[str, float]:
     started = time.perf_counter()
-    config = SequenceMatchingConfig.from_file(**({"shortlist_above": 0} if exact else {}))
+    config = SequenceMatchingConfig.from_file()
+    if exact:
+        config = config.model_copy(update={"shortlist_above": 0})
     recognizer = PlaceRecognizer(config)
     part = open_part(folder, "places")
     recognizer.load(part)
