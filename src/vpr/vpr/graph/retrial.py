@@ -45,7 +45,8 @@ VOTES = 3  # closures, whose price a group has beyond the error that true ones w
 NEAR = 3  # vertices at most between closures of a group, at both ends
 SUSPECTS = 64  # groups whose leaving out is weighed at a time
 TRIALS = 8  # of them, left out one by one where all together does not pay
-MAX_DOUBTED = 300  # refused closures that GNC sees: n false ones fill a matrix, for a cost of n^3
+MAX_DOUBTED = 150  # refused closures that GNC sees: n false ones fill a matrix, for a cost of n^3
+MAX_GRADUATED = 1000  # closures that GNC sees; a larger belief was tried often while it grew
 MIN_VARIANCE = 0.01  # of unit weight: sigmas are not taken for more than ten times too large
 MAX_REFINEMENTS = 10  # rounds of solving and believing anew; three are usual
 
@@ -266,10 +267,11 @@ class _Case:
         return variance * (sizes * self._graph.dimension + VOTES * self._gate) / 2
 
     def graduated(self, start: gtsam.Values, believed: frozenset[int]) -> frozenset[int]:
-        """Closures that graduated non-convexity ends with."""
+        """Closures that graduated non-convexity ends with; what is believed, where it would take
+        minutes."""
         closures = self._candidates(believed)
-        if not closures:
-            return frozenset()
+        if not 0 < len(closures) <= MAX_GRADUATED:
+            return believed
         nonlinear = gtsam.NonlinearFactorGraph()
         nonlinear.add(prior_of(self._graph))
         for i in [*self._trusted, *closures]:
