@@ -381,6 +381,33 @@ class PoseRegressionConfig(ImageInput):
     threads: int = Field(ge=0, le=256)
 
 
+class RelocalizationConfig(ImageInput):
+    """gnn_relocalization: images to place matches and poses by a graph of scene embeddings."""
+
+    node_name: ClassVar[str] = "gnn_relocalization"
+    s3e_model: str
+    query_length: int = Field(ge=1, le=100)
+    prior_places: NonNegative
+    probability_midpoint: float
+    probability_width: Positive
+    further_midpoint: float
+    further_width: Positive
+    candidate_separation: int = Field(ge=1)
+    exclude_recent_time: NonNegative
+    exclude_recent_keyframes: int = Field(ge=0)
+    top_k: int = Field(ge=1, le=100)
+    min_probability: Fraction
+    same_place_translation: Positive
+    same_place_rotation: Annotated[float, Field(gt=0.0, le=3.15)]
+    rival_share: Fraction
+    verification_timeout: Positive
+    depth_topic_used: bool
+    pose_prior_used: bool
+    pose_prior_sigmas: Positive
+    threads: int = Field(ge=0, le=256)
+    map: str
+
+
 class GpsImageSyncConfig(ImageInput):
     """gps_image_sync: image, fix and odometry to a dataset folder of labelled keyframes."""
 
@@ -546,6 +573,7 @@ NODE_CONFIGS: tuple[type[NodeConfig], ...] = (
     PoseGraphConfig,
     GpsImageSyncConfig,
     PoseRegressionConfig,
+    RelocalizationConfig,
     FineTuningConfig,
     BagPlayerConfig,
     BagRecorderConfig,

@@ -1,9 +1,10 @@
 """loop_closure: place matches to verified or rejected closures with a relative pose.
 
 Subscribes the camera, ``camera/camera_info``, ``camera/depth/image_raw`` (when
-``depth_topic_used``), ``keyframe`` and ``matches``, and with ``pose_prior_used`` ``pose_prior`` and
-``graph``; publishes ``loop_closures``. Images, depths, keyframes, matches and guesses are joined by
-exact stamp. Owns the ``features`` part of a map.
+``depth_topic_used``), ``keyframe``, ``matches`` and ``gnn_matches``, and with ``pose_prior_used``
+``pose_prior`` and ``graph``; publishes ``loop_closures``. Images, depths, keyframes, matches and
+guesses are joined by exact stamp. Owns the ``features`` part of a map. ``~/verify_image`` measures
+where an image that is no keyframe was taken, for gnn_relocalization.
 """
 
 from __future__ import annotations
@@ -22,10 +23,20 @@ from vpr_interfaces.msg import Keyframe as KeyframeMsg
 from vpr_interfaces.msg import LoopClosure as LoopClosureMsg
 from vpr_interfaces.msg import PlaceMatches as PlaceMatchesMsg
 from vpr_interfaces.msg import PoseGraph as PoseGraphMsg
+from vpr_interfaces.srv import VerifyImage
 
 from vpr.config import LoopClosureConfig
-from vpr.images.decoding import decode_depth
-from vpr.messages import camera_of, covariance_of, keyframe_of, matches_of, pose_of, stamp_ns
+from vpr.images.decoding import ImageError, decode_depth
+from vpr.messages import (
+    camera_of,
+    covariance_of,
+    image_of,
+    keyframe_of,
+    match_of,
+    matches_of,
+    pose_of,
+    stamp_ns,
+)
 from vpr.records import CameraModel, ClosureState, Image, Keyframe, LoopClosure, PlaceMatches
 from vpr.verification.features import LocalFeatures
 from vpr.verification.loop_closer import LoopCloser
@@ -50,6 +61,7 @@ class LoopClosureNode(VprNode):
         self.part = MapPart(self, "features", self.closer.save, self.closer.load)
         if self.config.map:
             self.part.load(Path(self.config.map))
+        self.create_service(VerifyImage, "~/verify_image", self._on_verify_image)
         self.camera: CameraModel | None = None
         self.images: ExactStampJoin[Image] = ExactStampJoin(JOIN_CAPACITY)
         self.depths: ExactStampJoin[NDArray[np.float32]] = ExactStampJoin(JOIN_CAPACITY)
@@ -80,6 +92,7 @@ class LoopClosureNode(VprNode):
             )
         self.listen(KeyframeMsg, "keyframe", self._on_keyframe, REMEMBERED, "nothing to verify")
         self.listen(PlaceMatchesMsg, "matches", self._on_matches, RELIABLE)
+        self.listen(PlaceMatchesMsg, "gnn_matches", self._on_matches, RELIABLE)
         if self.config.pose_prior_used:
             self.listen(
                 PoseWithCovarianceStamped,
@@ -111,7 +124,14 @@ class LoopClosureNode(VprNode):
 
     def _on_depth(self, message: ImageMsg) -> None:
         stamp = stamp_ns(message.header.stamp)
-        depth = decode_depth(
+        depth = self._depth_of(message)
+        if (image := self.images.take(stamp)) is not None:
+            self._extract(stamp, image, depth)
+        else:
+            self.depths.put(stamp, depth)
+
+    def _depth_of(self, message: ImageMsg) -> NDArray[np.float32]:
+        return decode_depth(
             message.encoding,
             message.height,
             message.width,
@@ -120,10 +140,6 @@ class LoopClosureNode(VprNode):
             bool(message.is_bigendian),
             self.config.depth_scale,
         )
-        if (image := self.images.take(stamp)) is not None:
-            self._extract(stamp, image, depth)
-        else:
-            self.depths.put(stamp, depth)
 
     def _extract(self, stamp: int, image: Image, depth: NDArray[np.float32] | None) -> None:
         self.features.put(stamp, self.closer.extract(image, depth, self._camera_for(image)))
@@ -178,6 +194,29 @@ class LoopClosureNode(VprNode):
         if not matches.candidates:
             self.health.last_reason = matches.explanation
         self._publish(closures)
+
+    def _on_verify_image(
+        self, request: VerifyImage.Request, response: VerifyImage.Response
+    ) -> VerifyImage.Response:
+        try:
+            image, depth = image_of(request.image), None
+            if request.depth.data:
+                depth = self._depth_of(request.depth)
+                if not np.isfinite(depth).any():
+                    response.message = "the depth image measures nothing: gone on without depth"
+            given = request.camera_info
+            camera = camera_of(given) if given.width else self._camera_for(image)
+            features = self.closer.extract(image, depth, camera)
+            candidates = tuple(map(match_of, request.candidates))
+            stamp = stamp_ns(request.image.header.stamp)
+            matches = PlaceMatches(0, 0, stamp, candidates, len(candidates), "")
+            closures = self.timed(self.closer.compare, features, matches)
+        except (ImageError, ValueError) as error:
+            response.message = str(error)
+            return response
+        frame_id = request.image.header.frame_id
+        response.closures = [closure_msg(closure, frame_id) for closure in closures]
+        return response
 
     def _settle(self) -> None:
         """Give candidates that wait for agreement their verdict once the camera is silent."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vpr.config import SequenceMatchingConfig
+from vpr.config import RelocalizationConfig, SequenceMatchingConfig
 
 
 class StandoutProbability:
@@ -17,7 +17,7 @@ class StandoutProbability:
     the configured curves are calibrated is said beside them.
     """
 
-    def __init__(self, config: SequenceMatchingConfig) -> None:
+    def __init__(self, config: SequenceMatchingConfig | RelocalizationConfig) -> None:
         self._best = config.probability_midpoint, config.probability_width
         self._further = config.further_midpoint, config.further_width
 

@@ -11,7 +11,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from vpr.models.weights import WeightsError, load_weights, read_state_dict
+from vpr.models.weights import (
+    WeightsError,
+    load_weights,
+    read_state_dict,
+    weights_fingerprint,
+)
 from vpr.records import Image
 from vpr.relocalization.encoders import ENCODERS, EncoderInput, make_encoder
 from vpr.relocalization.graph_network import GraphNetwork
@@ -35,6 +40,12 @@ class S3eModel:
         self.patches = PatchExtractor(patch_size, patch_count)
         self.encoder = make_encoder(encoder, dimension)
         self.graph = GraphNetwork(dimension)
+
+    @property
+    def name(self) -> str:
+        """name@weights-hash of the encoder: embeddings of two encoders can't be compared."""
+        digest = weights_fingerprint(self.encoder).hex()[:12]
+        return f"s3e_{self.kind}_{self.patches.patch_size}@{digest}"
 
     @torch.no_grad()
     def embed(self, images: Sequence[Image]) -> NDArray[np.float32]:
