@@ -77,7 +77,8 @@ class Relocalizer:
             )
         embedding = self.model.embed([image])[0]
         chain = np.concatenate([self._chain(keyframe.session), embedding[None]])
-        matches = self._matches(keyframe, chain, self._present(keyframe))
+        threshold = self.config.min_probability
+        matches = self._matches(keyframe, chain, self._present(keyframe), threshold)
         goes_on = len(self) and int(self._sessions.rows[-1]) == keyframe.session
         self.graph.add(keyframe.id, embedding, int(self.graph.ids[-1]) if goes_on else None)
         self._sessions.append(keyframe.session)
@@ -86,6 +87,8 @@ class Relocalizer:
 
     def locate(self, image: Image, stamp_ns: int, follows_camera: bool = False) -> PlaceMatches:
         """Which keyframes with a place in the map an image looks like that is no keyframe itself.
+
+        The best ones are told however improbable they are: somebody asks for an answer.
 
         Args:
             follows_camera: the image was taken after the newest keyframe: the last ones are its
@@ -195,13 +198,17 @@ class Relocalizer:
         return result
 
     def _matches(
-        self, query: Keyframe, chain: NDArray[np.float32], allowed: NDArray[np.bool_]
+        self,
+        query: Keyframe,
+        chain: NDArray[np.float32],
+        allowed: NDArray[np.bool_],
+        threshold: float = 0.0,
     ) -> PlaceMatches:
         rows = np.flatnonzero(allowed)
         candidates: tuple[PlaceMatch, ...] = ()
-        explanation = f"no loop: none of {len(self)} places can be searched"
+        explanation = f"no loop: of {len(self)} places none can be searched"
         if len(rows):
-            candidates, explanation = self._candidates(chain, rows)
+            candidates, explanation = self._candidates(chain, rows, threshold)
         if self.remark:
             explanation += f"; {self.remark}"
         matches = PlaceMatches(
@@ -210,14 +217,14 @@ class Relocalizer:
         return self._shortened(matches)
 
     def _candidates(
-        self, chain: NDArray[np.float32], rows: NDArray[np.intp]
+        self, chain: NDArray[np.float32], rows: NDArray[np.intp], threshold: float
     ) -> tuple[tuple[PlaceMatch, ...], str]:
         similarities = self.graph.similarities(chain)[rows]
         scores = normalised_row(similarities, len(rows), self.config.prior_places)
         count = self.config.top_k * (PRIOR_POOL if self.config.pose_prior_used else 1)
         best = distinct_maxima(scores, count, self.config.candidate_separation, rows)
         probabilities = self._probability(scores[best])
-        likely = self._probability.as_best(scores[best]) >= self.config.min_probability
+        likely = self._probability.as_best(scores[best]) >= threshold
         cosines = self.graph.embeddings[rows[best]] @ chain[-1]
         candidates = tuple(
             PlaceMatch(
@@ -237,7 +244,7 @@ class Relocalizer:
         if candidates:
             return candidates, ""
         return (), (
-            f"no loop: best candidate {probabilities[0]:.2f} < {self.config.min_probability:.2f}, "
+            f"no loop: best candidate {probabilities[0]:.2f} < {threshold:.2f}, "
             f"{len(rows)} places searched"
         )
 
