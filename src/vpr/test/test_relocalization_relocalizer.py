@@ -1,16 +1,22 @@
 """The relocalizer: keyframes one by one, matches, maps on disk, and answers with their reasons."""
 
+import re
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from made_up_gallery import CAMERA, CAMERA_IN_BASE, Gallery, save_model
 from saved_part import changed_part, saved_part
+from typer.testing import CliRunner
 
+from vpr.cli import app
 from vpr.config import LoopClosureConfig, PoseGraphConfig, RelocalizationConfig
 from vpr.graph.lie_group import lie_group
 from vpr.graph.measurements import closure_edge
-from vpr.maps.folder import PartOutdated
+from vpr.graph.pose_graph import PoseGraph
+from vpr.graph.storage import save_graph
+from vpr.maps.folder import PartOutdated, PartWriter, begin_revision, commit
 from vpr.models.weights import WeightsError
 from vpr.records import ClosureState, Keyframe, LoopClosure, MatchSource
 from vpr.relocalization.located import NotLocated, in_map, located
@@ -66,7 +72,7 @@ def test_a_place_seen_again_is_the_best_candidate(model):
     assert best.distance == pytest.approx(0.0, abs=1e-5)
     assert best.sequence_score == max(c.sequence_score for c in found.candidates) > 0.0
     assert all(0.0 <= c.probability <= 1.0 for c in found.candidates)
-    assert found.searched == 20 + 5 - 5  # all of session 0, none of the five just seen
+    assert found.searched == 25 - 3  # all but the three just seen
     assert len(found.candidates) <= engine.config.top_k
     assert not found.explanation
 
@@ -265,6 +271,39 @@ def test_depth_of_nothing_but_holes_is_no_depth(model):
     blind = closer.extract(image, np.full((240, 320), np.nan, np.float32), CAMERA)
     found = located(closer.compare(blind, engine.locate(image, 0)), PLACES, engine.config)
     assert "distance unknown" in found.reason
+
+
+def test_a_picture_is_found_in_a_map_on_disk(model, tmp_path):
+    engine, closer = relocalizer(model), closer_of(DRIVE)
+    graph = PoseGraph(PoseGraphConfig.from_file())
+    drive(engine)
+    for number in PLACES:
+        graph.add_keyframe(replace(keyframe(number), odometry=PLACES[number]))
+    folder, picture = tmp_path / "map", tmp_path / "photo.png"
+    parts = {
+        PART: engine.save,
+        "features": closer.save,
+        "graph": lambda w: save_graph(w, graph.state()),
+    }
+    digests, revision = [], begin_revision(folder)
+    for name, save in parts.items():
+        with PartWriter(folder, revision, name) as writer:
+            digests.append(save(writer))
+    commit(folder, revision, digests, "")
+    cv2.imwrite(str(picture), GALLERY.view(5.1))
+    fov = 2.0 * np.degrees(np.arctan(0.5 * 320 / 200.0))
+    params = tmp_path / "mine.yaml"
+    params.write_text(f"loop_closure: {{ros__parameters: {{camera_in_base: {CAMERA_IN_BASE}}}}}")
+    words = ["map", "locate", str(folder), str(picture), "--model", model]
+    words += ["--horizontal-fov", f"{fov}", "--params-file", str(params)]
+    answer = CliRunner().invoke(app, words)
+    assert answer.exit_code == 0, answer.output
+    x = float(re.search(r"x (-?[0-9.]+) y", answer.output)[1])
+    assert x == pytest.approx(5.1, abs=0.15)
+    cv2.imwrite(str(picture), np.full((240, 320, 3), 9, np.uint8))
+    refused = CliRunner().invoke(app, words)
+    assert refused.exit_code == 2
+    assert "blank" in refused.output
 
 
 def test_an_image_of_elsewhere_is_refused_with_the_nearest_candidates_reason(model):

@@ -229,7 +229,7 @@ def test_what_is_missing_around_the_node_is_said(probe, nodes, model):
 
 
 def test_it_does_not_start_without_a_model(nodes):
-    child = nodes.start("gnn_relocalization")
+    child = nodes.start("gnn_relocalization", s3e_model="")
     output, _ = child.communicate(timeout=40)
     assert child.returncode == 2
     assert "vpr train s3e" in output

@@ -30,6 +30,7 @@ from vpr_interfaces.srv import Relocalize, VerifyImage
 
 from vpr.config import RelocalizationConfig
 from vpr.images.decoding import ImageError
+from vpr.maps.folder import Part
 from vpr.messages import closure_of, covariance_of, image_of, keyframe_of, pose_of, stamp_ns
 from vpr.records import ClosureState, Image, Keyframe, LoopClosure, PlaceMatches
 from vpr.relocalization.located import NotLocated, Relocalization, in_map, located
@@ -44,7 +45,7 @@ from vpr_nodes.vpr_node import LATCHED, RELIABLE, REMEMBERED, SENSOR, STEADY, Vp
 MAP_FRAME = "map"
 VERIFIER = "loop_closure"
 JOIN_CAPACITY = 50  # frames that wait for their keyframe, and keyframes for their image
-PROPOSALS_KEPT = 200  # queries whose verdicts may still come
+QUERIES_KEPT = 200  # whose verdicts may still come, or came before our proposal
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,9 @@ class GnnRelocalizationNode(VprNode):
 
     def setup(self) -> None:
         self.relocalizer = Relocalizer(self.config)
-        self.part = MapPart(
-            self, PART, self.relocalizer.save, self.relocalizer.load, self.relocalizer.forget
-        )
+        self.proposed: OrderedDict[int, set[int]] = OrderedDict()  # query -> references
+        self.verified: OrderedDict[int, list[LoopClosure]] = OrderedDict()  # by query
+        self.part = MapPart(self, PART, self.relocalizer.save, self._load, self._begin_anew)
         if self.config.map:
             self.part.load(Path(self.config.map))
         self.images: ExactStampJoin[Image] = ExactStampJoin(JOIN_CAPACITY)
@@ -80,7 +81,6 @@ class GnnRelocalizationNode(VprNode):
         self.depths: ExactStampJoin[ImageMsg] = ExactStampJoin(JOIN_CAPACITY)
         self.newest: tuple[int, str, Image] | None = None
         self.places: dict[int, PoseGraphNode] = {}  # keyframes with a place in the map
-        self.proposed: OrderedDict[int, set[int]] = OrderedDict()  # query -> references
         self.matches = self.create_lifecycle_publisher(PlaceMatchesMsg, "gnn_matches", RELIABLE)
         self.poses = self.create_lifecycle_publisher(
             PoseWithCovarianceStamped, "relocalization_pose", RELIABLE
@@ -104,6 +104,19 @@ class GnnRelocalizationNode(VprNode):
             )
         if self.config.pose_prior_used:
             self.listen(PoseWithCovarianceStamped, "pose_prior", self._on_pose_prior, RELIABLE)
+
+    def _load(self, part: Part) -> None:
+        self.relocalizer.load(part)
+        self._forget_queries()
+
+    def _begin_anew(self, remark: str) -> None:
+        self.relocalizer.forget(remark)
+        self._forget_queries()
+
+    def _forget_queries(self) -> None:
+        """Keyframes are numbered on from those of the map."""
+        self.proposed.clear()
+        self.verified.clear()
 
     # Keyframes to matches
 
@@ -132,11 +145,13 @@ class GnnRelocalizationNode(VprNode):
         self.health.last_reason = matches.explanation
         if not matches.candidates:
             return
-        self.proposed[keyframe.id] = {match.reference_id for match in matches.candidates}
-        if len(self.proposed) > PROPOSALS_KEPT:
-            self.proposed.popitem(last=False)
         self.matches.publish(matches_msg(matches, keyframe.frame_id))
         self.health.published["gnn_matches"] += 1
+        self.proposed[keyframe.id] = {match.reference_id for match in matches.candidates}
+        if len(self.proposed) > QUERIES_KEPT:
+            self.proposed.popitem(last=False)
+        for closure in self.verified.get(keyframe.id, ()):
+            self._tell(closure)  # sequence_matching proposed the same, and was first
 
     def _on_graph(self, message: PoseGraphMsg) -> None:
         self.places = {node.id: node for node in message.nodes if node.anchored}
@@ -154,10 +169,17 @@ class GnnRelocalizationNode(VprNode):
         self.relocalizer.prior.guess(stamp, pose_of(message.pose.pose), covariance)
 
     def _on_closure(self, message: LoopClosureMsg) -> None:
-        """Tell the pose of a match of ours that was verified."""
         closure = closure_of(message)
-        ours = closure.reference_id in self.proposed.get(closure.query_id, ())
-        if not ours or closure.state != ClosureState.VERIFIED:
+        if closure.state != ClosureState.VERIFIED:
+            return
+        self.verified.setdefault(closure.query_id, []).append(closure)
+        if len(self.verified) > QUERIES_KEPT:
+            self.verified.popitem(last=False)
+        self._tell(closure)
+
+    def _tell(self, closure: LoopClosure) -> None:
+        """Publish the pose by a verified closure, if we proposed it."""
+        if closure.reference_id not in self.proposed.get(closure.query_id, ()):
             return
         place = self.places.get(closure.reference_id)
         if place is None:

@@ -10,7 +10,8 @@ where an image that is no keyframe was taken, for gnn_relocalization.
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import OrderedDict, deque
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from vpr_interfaces.srv import VerifyImage
 
 from vpr.config import LoopClosureConfig
 from vpr.images.decoding import ImageError, decode_depth
+from vpr.maps.folder import Part
 from vpr.messages import (
     camera_of,
     covariance_of,
@@ -58,7 +60,8 @@ class LoopClosureNode(VprNode):
 
     def setup(self) -> None:
         self.closer = LoopCloser(self.config)
-        self.part = MapPart(self, "features", self.closer.save, self.closer.load)
+        self.judged: OrderedDict[int, set[int]] = OrderedDict()  # query -> references
+        self.part = MapPart(self, "features", self.closer.save, self._load)
         if self.config.map:
             self.part.load(Path(self.config.map))
         self.create_service(VerifyImage, "~/verify_image", self._on_verify_image)
@@ -103,6 +106,10 @@ class LoopClosureNode(VprNode):
             )
             self.listen(PoseGraphMsg, "graph", self._on_graph, LATCHED)
         self.every(self.config.verdict_timeout / 4, self._settle)
+
+    def _load(self, part: Part) -> None:
+        self.closer.load(part)
+        self.judged.clear()  # keyframes are numbered on from those of the map
 
     def _on_camera_info(self, message: CameraInfo) -> None:
         self.camera = camera_of(message)
@@ -190,10 +197,20 @@ class LoopClosureNode(VprNode):
         self.closer.add_keyframe(keyframe, features)
 
     def _verify(self, matches: PlaceMatches) -> None:
+        matches = self._not_yet_judged(matches)
         closures = self.timed(self.closer.verify, self.prior.ordered(matches))
         if not matches.candidates:
             self.health.last_reason = matches.explanation
         self._publish(closures)
+
+    def _not_yet_judged(self, matches: PlaceMatches) -> PlaceMatches:
+        """Without the candidates that another node has proposed for the same keyframe."""
+        judged = self.judged.setdefault(matches.query_id, set())
+        new = tuple(match for match in matches.candidates if match.reference_id not in judged)
+        judged.update(match.reference_id for match in new)
+        if len(self.judged) > JOIN_CAPACITY:
+            self.judged.popitem(last=False)
+        return replace(matches, candidates=new)
 
     def _on_verify_image(
         self, request: VerifyImage.Request, response: VerifyImage.Response

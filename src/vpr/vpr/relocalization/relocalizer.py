@@ -21,6 +21,7 @@ from vpr.relocalization.reference_graph import ReferenceGraph, ReferenceGraphErr
 from vpr.relocalization.storage import StoredScenes, save_scenes
 from vpr.verification.pose_prior import PosePrior
 
+EMBEDDED = "embedded"  # the shipped model
 PRIOR_POOL = 4  # times as many candidates are looked at where a guess says which come first
 
 
@@ -44,13 +45,14 @@ class Relocalizer:
     def __init__(self, config: RelocalizationConfig) -> None:
         if not config.s3e_model:
             raise RelocalizerError(
-                "gnn_relocalization.s3e_model names no file: make one by vpr train s3e and "
-                "vpr train gnn"
+                "gnn_relocalization.s3e_model names no model: make one by vpr train s3e and vpr "
+                "train gnn, or take the shipped one by 'embedded'"
             )
         if config.threads > 0:
             torch.set_num_threads(config.threads)
         self.config = config
-        self.model = S3eModel.load(Path(config.s3e_model))
+        given = config.s3e_model
+        self.model = S3eModel.load() if given == EMBEDDED else S3eModel.load(Path(given))
         self.prior = PosePrior(config.pose_prior_sigmas, config.same_place_translation)
         self.remark = ""
         self._probability = StandoutProbability(config)

@@ -44,11 +44,11 @@ class StoredScenes:
             MapError: the map is damaged.
         """
         table = part.table(TABLE)
-        numbers = [
-            np.array(table.column(n, "int64").all()) for n in ("ids", "sessions", "stamps_ns")
-        ]
+        ids, sessions, stamps_ns = (
+            np.array(table.column(name, "int64").all()) for name in ("ids", "sessions", "stamps_ns")
+        )
         embeddings = np.array(table.column("embeddings", "float32", (None,)).all())
-        scenes = cls(*numbers, embeddings)
+        scenes = cls(ids, sessions, stamps_ns, embeddings)
         if (np.diff(scenes.ids) <= 0).any() or (np.diff(scenes.sessions) < 0).any():
             raise SceneStateError("ids or sessions of the saved scenes do not ascend")
         if not np.isfinite(embeddings).all():
