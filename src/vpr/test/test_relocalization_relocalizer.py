@@ -16,7 +16,9 @@ from vpr.graph.lie_group import lie_group
 from vpr.graph.measurements import closure_edge
 from vpr.graph.pose_graph import PoseGraph
 from vpr.graph.storage import save_graph
-from vpr.maps.folder import PartOutdated, PartWriter, begin_revision, commit
+from vpr.maps.folder import PartOutdated, PartWriter, begin_revision, commit, open_part
+from vpr.maps.sessions import delete_session, merge_maps, verify_map
+from vpr.maps.table import MapError
 from vpr.models.weights import WeightsError
 from vpr.records import ClosureState, Keyframe, LoopClosure, MatchSource
 from vpr.relocalization.located import NotLocated, in_map, located
@@ -273,23 +275,53 @@ def test_depth_of_nothing_but_holes_is_no_depth(model):
     assert "distance unknown" in found.reason
 
 
-def test_a_picture_is_found_in_a_map_on_disk(model, tmp_path):
-    engine, closer = relocalizer(model), closer_of(DRIVE)
+def saved_map(folder, engine, closer):
+    """A map of the drive, each keyframe where odometry has it."""
     graph = PoseGraph(PoseGraphConfig.from_file())
-    drive(engine)
-    for number in PLACES:
+    for number in engine.graph.ids.tolist():
         graph.add_keyframe(replace(keyframe(number), odometry=PLACES[number]))
-    folder, picture = tmp_path / "map", tmp_path / "photo.png"
     parts = {
         PART: engine.save,
+        "places": lambda writer: writer.finish(0, {}),
         "features": closer.save,
-        "graph": lambda w: save_graph(w, graph.state()),
+        "graph": lambda writer: save_graph(writer, graph.state()),
     }
     digests, revision = [], begin_revision(folder)
     for name, save in parts.items():
         with PartWriter(folder, revision, name) as writer:
             digests.append(save(writer))
     commit(folder, revision, digests, "")
+    return folder
+
+
+def test_merged_maps_keep_their_scenes_and_a_deleted_session_takes_its_own_along(model, tmp_path):
+    folders = []
+    for name, positions in {"one": DRIVE[:6], "two": DRIVE[10:16]}.items():
+        engine = relocalizer(model)
+        drive(engine, positions)
+        folders.append(saved_map(tmp_path / name, engine, closer_of(positions, depth=False)))
+    merged = tmp_path / "merged"
+    assert merge_maps(merged, folders).part(PART).count == 12
+    verify_map(merged)
+    both = relocalizer(model)
+    both.load(open_part(merged, PART))
+    both.map_is(both.graph.ids, both.graph.ids, [])
+    found = both.locate(GALLERY.view(DRIVE[12]), 0).candidates[0]
+    assert (found.reference_id, found.reference_session) == (8, 1)
+    assert delete_session(merged, 0).part(PART).count == 6
+    both.load(open_part(merged, PART))
+    assert both.graph.ids.tolist() == list(range(6, 12))
+    other = relocalizer(save_model(tmp_path / "other.safetensors", dimension=32))
+    drive(other, DRIVE[:3])
+    folders.append(saved_map(tmp_path / "three", other, closer_of(DRIVE[:3], depth=False)))
+    with pytest.raises(MapError, match="their graphs can't be joined"):
+        merge_maps(tmp_path / "refused", folders)
+
+
+def test_a_picture_is_found_in_a_map_on_disk(model, tmp_path):
+    engine, picture = relocalizer(model), tmp_path / "photo.png"
+    drive(engine)
+    folder = saved_map(tmp_path / "map", engine, closer_of(DRIVE))
     cv2.imwrite(str(picture), GALLERY.view(5.1))
     fov = 2.0 * np.degrees(np.arctan(0.5 * 320 / 200.0))
     params = tmp_path / "mine.yaml"
