@@ -8,6 +8,7 @@ from vpr.relocalization.rgbd import RgbdError
 from vpr.simulation.doom_levels import (
     CELL,
     KEYFRAME,
+    LANE,
     UNITS_PER_METRE,
     FloorPlan,
     laps_of,
@@ -37,13 +38,18 @@ def test_a_tour_is_evenly_spaced_and_stays_in_the_free():
 
 
 def test_laps_run_beside_each_other_and_the_last_one_backwards():
-    tour = plan_tour(hall(), START, 60, np.random.default_rng(0))
-    first, second, reverse = laps_of(tour, np.random.default_rng(0))
-    apart = np.linalg.norm(np.array(first)[:, :2] - np.array(second)[:, :2], axis=1)
-    assert apart.max() < 30.0
-    assert apart.max() > 1.0
-    turned = np.array(first)[30, 2] - np.array(reverse)[len(tour) - 31, 2]
-    assert np.cos(turned) == pytest.approx(-1.0, abs=0.05)
+    plan = hall()
+    tour = plan_tour(plan, START, 60, np.random.default_rng(0))
+    first, second, reverse = (
+        np.array(lap) for lap in laps_of(plan, tour, np.random.default_rng(0))
+    )
+    for later in (second, reverse[::-1]):
+        apart = np.linalg.norm(first[:, :2] - later[:, :2], axis=1)
+        assert apart.max() < 3.0 * LANE
+        assert np.median(apart) > 0.5 * LANE
+    turned = first[:, 2] - reverse[::-1, 2]
+    assert np.mean(np.cos(turned)) == pytest.approx(-1.0, abs=0.05)
+    assert all(plan.free[plan.cell(point)] for lap in (first, second, reverse) for point in lap[:, :2])
 
 
 def test_a_cell_without_room_is_refused():
