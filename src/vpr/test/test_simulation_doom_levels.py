@@ -49,7 +49,9 @@ def test_laps_run_beside_each_other_and_the_last_one_backwards():
         assert np.median(apart) > 0.5 * LANE
     turned = first[:, 2] - reverse[::-1, 2]
     assert np.mean(np.cos(turned)) == pytest.approx(-1.0, abs=0.05)
-    assert all(plan.free[plan.cell(point)] for lap in (first, second, reverse) for point in lap[:, :2])
+    assert all(
+        plan.free[plan.cell(point)] for lap in (first, second, reverse) for point in lap[:, :2]
+    )
 
 
 def test_a_cell_without_room_is_refused():

@@ -18,6 +18,7 @@ from vpr.relocalization.graph_network import GraphNetwork
 from vpr.relocalization.patches import PATCH_SIZES, PatchExtractor
 
 KIND = "vpr s3e 1"
+EMBEDDED_WEIGHTS = Path(__file__).parent / "s3e_doom_levels.safetensors"
 
 
 class S3eModel:
@@ -68,8 +69,10 @@ class S3eModel:
         partial.replace(path)
 
     @classmethod
-    def load(cls, path: Path) -> S3eModel:
-        """Read a model that ``save`` wrote.
+    def load(cls, path: Path = EMBEDDED_WEIGHTS) -> S3eModel:
+        """Read a model that ``save`` wrote; without a path the shipped one.
+
+        The shipped one was trained in simulated indoor levels (``vpr.simulation.doom_levels``).
 
         Raises:
             WeightsError: missing, damaged, or not an S3E model.
