@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from made_up_wall import wall
 
 from vpr.learning.errors import TrainingError
 from vpr.models.weights import WeightsError
-from vpr.records import CameraModel
 from vpr.relocalization.model import S3eModel
-from vpr.relocalization.rgbd import RgbdError, RgbdSequence
+from vpr.relocalization.rgbd import RgbdError
 from vpr.relocalization.training import (
     S3eTrainingConfig,
     balanced_loss,
@@ -18,26 +18,6 @@ from vpr.relocalization.training import (
     train_encoder,
     train_graph,
 )
-
-
-def wall(laps=2, views=12):
-    """A camera that slides along a textured wall 2 m away, ``laps`` times."""
-    blocks = np.random.default_rng(0).integers(0, 256, (12, 30 + 13 * views, 3))
-    texture = np.kron(blocks, np.ones((8, 8, 1))).astype(np.uint8)  # 100 px a metre
-    images, poses = [], []
-    for _ in range(laps):
-        for view in range(views):
-            images.append(texture[:, 100 * view : 100 * view + 128])
-            pose = np.eye(4)
-            pose[0, 3] = view
-            poses.append(pose)
-    count = laps * views
-    camera = CameraModel(128, 96, np.array([[200.0, 0, 64], [0, 200.0, 48], [0, 0, 1]]))
-    depths = np.full((count, 96, 128), 2.0, np.float32)
-    stamps = np.arange(count, dtype=np.int64)
-    return RgbdSequence(
-        "wall", camera, np.stack(images), depths, np.stack(poses), stamps, stamps // views
-    )
 
 
 def quick(**changed):

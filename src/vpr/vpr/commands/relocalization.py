@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from vpr.commands.outcome import or_fail
+from vpr.commands.relocalization_figures import eval_s3e, eval_s3e_cost
 
 if TYPE_CHECKING:
     from vpr.relocalization.model import S3eModel
@@ -144,6 +145,8 @@ def add_to(dataset_app: typer.Typer, train_app: typer.Typer, eval_app: typer.Typ
     train_app.command("gnn")(train_gnn)
     dataset_app.command("from-level")(dataset_from_level)
     eval_app.command("overlap")(eval_overlap)
+    eval_app.command("s3e")(eval_s3e)
+    eval_app.command("s3e-cost")(eval_s3e_cost)
 
 
 def _scenes(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +13,19 @@ from vpr.evaluation.view_verification import ViewVerifier
 from vpr.pose_regression.prediction import pose_errors
 from vpr.relocalization.rgbd import RgbdError, RgbdSequence
 
+BLOCK = 10  # views on each side of a block of the error map
+LOOP = 0.1  # IoU above which a pair counts as a loop
 RECALLS = ((0.25, 5.0), (0.5, 10.0))  # m and degrees
 
 Row = dict[str, object]
+
+
+def in_laps(sequence: RgbdSequence) -> RgbdSequence:
+    """A sequence that was recorded in one go as two: its first half is the map."""
+    if len(np.unique(sequence.laps)) > 1:
+        return sequence
+    halves = np.arange(len(sequence)) * 2 // len(sequence)
+    return replace(sequence, laps=halves.astype(np.int64))
 
 
 def relocalization_rows(
@@ -70,3 +81,28 @@ def _figures(
             within = (metres <= near) & (degrees <= turned)
             figures[f"{kind}_recall_{near:g}m_{turned:g}deg"] = float(within.mean())
     return figures
+
+
+def similarity_row(
+    sequence: RgbdSequence, predicted: NDArray[np.float32], truth: NDArray[np.float32]
+) -> Row:
+    """How far predicted similarities (N, N) are from the true IoU, the diagonal left out.
+
+    ``map_maximum`` is the largest value of the error map averaged over blocks of ``BLOCK`` views;
+    ``always_zero`` is the error of an encoder that finds nothing alike.
+    """
+    apart = ~np.eye(len(truth), dtype=bool)
+    error = np.where(apart, np.abs(predicted - truth), 0.0)
+    loops = (truth > LOOP) & apart
+    whole = len(truth) // BLOCK * BLOCK
+    blocks = error[:whole, :whole].reshape(whole // BLOCK, BLOCK, -1, BLOCK).mean(axis=(1, 3))
+    return {
+        "level": sequence.name,
+        "views": len(truth),
+        "mean_absolute_error": float(error[apart].mean()),
+        "of_loops": float(error[loops].mean()),
+        "map_maximum": float(blocks.max()),
+        "pair_maximum": float(error.max()),
+        "always_zero": float(truth[apart].mean()),
+        "correlation": float(np.corrcoef(predicted[apart], truth[apart])[0, 1]),
+    }
