@@ -172,11 +172,13 @@ class ReferenceGraph:
             ReferenceGraphError: as ``similarities``.
         """
         scores = self.similarities(embeddings)
-        allowed = np.ones(len(self), bool)
-        allowed[[self._rows[i] for i in excluded if i in self._rows]] = False
-        rows = np.flatnonzero(allowed)
-        rows = rows[np.argsort(-scores[rows], kind="stable")[:k]]
-        return GraphQuery(self.ids[rows], scores[rows], int(allowed.sum()))
+        left_out = [self._rows[i] for i in excluded if i in self._rows]
+        scores[left_out] = -np.inf
+        searched = len(self) - len(left_out)
+        count = min(k, searched)
+        rows = np.argpartition(-scores, count - 1)[:count] if count else np.empty(0, np.intp)
+        rows = rows[np.argsort(-scores[rows], kind="stable")]
+        return GraphQuery(self.ids[rows], scores[rows], searched)
 
     def _check(
         self,
