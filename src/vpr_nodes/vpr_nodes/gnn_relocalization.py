@@ -265,8 +265,10 @@ def _given_frame(request: Relocalize.Request) -> Frame:
     """The image of a request.
 
     Raises:
-        ImageError: none was given, or it does not decode.
+        NotLocated: none was given. ImageError: it does not decode.
     """
+    if not request.image.data:
+        raise NotLocated("no image was given: send one, or ask for the live_camera")
     return Frame(request.image, image_of(request.image), request.depth, request.camera_info)
 
 
