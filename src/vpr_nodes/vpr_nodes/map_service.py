@@ -156,7 +156,12 @@ class MapService:
         for name in ("graph", *PARTS):
             open_part(folder, name)
         self._check_ready(self._loaders)
-        for _, client in self._running(self._loaders):
+        running = self._running(self._loaders)
+        manifest = read_manifest(folder)
+        for name, _ in running:
+            if name in OPTIONAL_PARTS and manifest.has(name):
+                open_part(folder, name)
+        for _, client in running:
             answer = await client.call_async(LoadMap.Request(path=str(folder)))
             if not answer.ok:
                 raise MapError(answer.message)
