@@ -62,10 +62,10 @@ class Robot:
             },
         }  # fmt: skip
         self.children = [nodes.start(n, **values, **parameters) for n, values in own.items()]
-        self.keyframes = probe.hear(Keyframe, "keyframe")
-        self.matches = probe.hear(PlaceMatches, "gnn_matches")
-        self.poses = probe.hear(PoseWithCovarianceStamped, "relocalization_pose")
-        self.graphs = probe.hear(PoseGraph, "graph", LATCHED)
+        self.keyframes = self._heard(Keyframe, "keyframe")
+        self.matches = self._heard(PlaceMatches, "gnn_matches")
+        self.poses = self._heard(PoseWithCovarianceStamped, "relocalization_pose")
+        self.graphs = self._heard(PoseGraph, "graph", LATCHED)
         self.camera = probe.publisher(Image, "camera/image_raw")
         self.depth = probe.publisher(Image, "camera/depth/image_raw")
         self.info = probe.publisher(CameraInfo, "camera/camera_info")
@@ -80,6 +80,11 @@ class Robot:
             )
         )
         probe.spin(2.0)  # until the nodes have found each other too
+
+    def _heard(self, message_type, topic, qos=100):
+        """What is heard on a topic, also by the robot before this one."""
+        known = self.probe.heard.get(topic)
+        return self.probe.hear(message_type, topic, qos) if known is None else known
 
     def look(self, second, x):
         """One frame of the camera."""
@@ -113,29 +118,29 @@ def test_a_carried_robot_is_found_live_and_by_the_service(probe, nodes, model):
     robot = Robot(probe, nodes, model)
     robot.drive(1, DRIVE)
     assert not robot.poses
-    robot.drive(100, DRIVE[4:12], carried=500.0)
+    robot.drive(17, DRIVE[4:12], carried=500.0)  # 500 m in a second
     assert robot.keyframes[-1].session == 1
     probe.until(lambda: len(robot.poses) >= 3 and robot.graphs[-1].nodes[-1].anchored)
     assert robot.matches[-1].candidates[0].source == PlaceMatch.GNN
-    truth = {100 + i: x for i, x in enumerate(DRIVE[4:12])}
+    truth = {17 + i: x for i, x in enumerate(DRIVE[4:12])}
     for pose in robot.poses:
         assert pose.header.frame_id == "map"
         assert x_of(pose) == pytest.approx(truth[pose.header.stamp.sec], abs=0.15)
         assert np.diag(np.reshape(pose.pose.covariance, (6, 6))).min() > 0.0
 
-    answer = relocalize(probe, GALLERY.view(5.2), camera_info=camera_info())
+    answer = relocalize(probe, GALLERY.view(5.1), camera_info=camera_info())
     assert answer.ok, answer.reason
-    assert x_of(answer.pose) == pytest.approx(5.2, abs=0.15)
+    assert x_of(answer.pose) == pytest.approx(5.1, abs=0.08)
     assert (answer.pose.header.stamp.sec, answer.pose.header.frame_id) == (77, "map")
     assert answer.searched == len(robot.keyframes)
     assert answer.inliers >= 36
     assert 0.0 < answer.probability <= 1.0
-    robot.look(120, 1.3)  # no keyframe: the robot stands where it was put
+    robot.look(120, 1.1)  # no keyframe: the robot stands where it was put
     probe.spin(0.5)
     answer = relocalize(probe)
     assert answer.ok, answer.reason
     assert answer.pose.header.stamp.sec == 120
-    assert x_of(answer.pose) == pytest.approx(1.3, abs=0.15)
+    assert x_of(answer.pose) == pytest.approx(1.1, abs=0.08)
 
 
 def test_what_cannot_be_relocalized_is_answered_with_the_reason(probe, nodes, model):
@@ -181,19 +186,22 @@ def test_a_map_saved_and_loaded_relocalizes_and_one_without_scenes_says_why_not(
     *_, relocalizer = robot.children
     relocalizer.terminate()
     relocalizer.communicate(timeout=20)
+    probe.until(lambda: probe.node.count_subscribers("/keyframe") == 3)
+    probe.spin(1.0)  # until pose_graph knows it too
     assert probe.call(SaveMap, "save_map", SaveMap.Request(path=str(bare))).ok
     assert not read_manifest(bare).has("scenes")
     nodes.stop()
     probe.until(lambda: probe.node.count_subscribers("/keyframe") == 1)
 
     woken = Robot(probe, nodes, model, map=str(folder))
-    answer = relocalize(probe, GALLERY.view(3.3), camera_info=camera_info())
+    probe.until(lambda: "received graph" in probe.status("gnn_relocalization"))
+    answer = relocalize(probe, GALLERY.view(3.1), camera_info=camera_info())
     assert answer.ok, answer.reason
-    assert x_of(answer.pose) == pytest.approx(3.3, abs=0.15)
+    assert x_of(answer.pose) == pytest.approx(3.1, abs=0.08)
     assert (answer.session, answer.searched) == (0, 12)
     answer = probe.call(LoadMap, "load_map", LoadMap.Request(path=str(bare)))
     assert answer.ok, answer.message
-    answer = relocalize(probe, GALLERY.view(3.3), camera_info=camera_info())
+    answer = relocalize(probe, GALLERY.view(3.1), camera_info=camera_info())
     assert not answer.ok
     assert "has no scenes" in answer.reason
     assert probe.call(LoadMap, "load_map", LoadMap.Request(path=str(folder))).ok
