@@ -23,7 +23,7 @@ from vpr.relocalization.rgbd import RgbdError
 
 @pytest.fixture(scope="module")
 def hall():
-    """Two laps of 24 views, half a metre apart, 320 px wide."""
+    """Two laps of 24 views, half a metre apart."""
     return wall(views=24, step=0.5, size=(320, 240))
 
 
