@@ -21,6 +21,7 @@ from vpr.evaluation.pose_regression import (
     trust_figures,
 )
 from vpr.geometry import pose_from_quaternion
+from vpr.learning.errors import TrainingError
 from vpr.pose_regression.activation_maps import activation_maps, draw_activation_maps
 from vpr.pose_regression.frames import FramesError
 from vpr.pose_regression.model import PoseModel
@@ -188,6 +189,37 @@ def test_the_commands_train_and_judge(tmp_path: Path) -> None:
     assert found.exit_code == 0, found.output
     assert "nearest keyframe" in (tmp_path / "figures.json").read_text()
     assert (tmp_path / "maps.png").is_file()
+
+
+def test_the_commands_calibrate_on_other_drives(tmp_path: Path) -> None:
+    from test_pose_regression_frames import write_scene
+
+    write_scene(tmp_path / "scene", sequences=3, frames=6)
+    data = ["--data", f"7scenes:{tmp_path / 'scene'}"]
+    other = f"7scenes:{tmp_path / 'scene' / 'seq-03'}"
+    values = ["--single-steps", "0", "--steps", "1", "--batch", "2", "--turn", "5"]
+    lite0 = ["--backbone", "efficientnet_lite0", "--initial-weights", "embedded"]
+    run, out = CliRunner(), tmp_path / "run"
+    arguments = ["train", "vlocnet", str(out), *data, *values, *lite0, "--calibrate-on", other]
+    done = run.invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert "by 6 frames of 1 drives not learnt from" in " ".join(done.output.split())
+    assert PoseModel.load(out / MODEL).provenance["frames"] == "12"
+    again = run.invoke(app, ["train", "vlocnet-certainty", str(out / MODEL), *data])
+    assert again.exit_code == 0, again.output
+    assert "by 12 frames of 2 drives" in " ".join(again.output.split())
+    assert PoseModel.load(out / MODEL).certainty.drives == 2
+    wrong = run.invoke(app, [*arguments[:3], *data, *values, "--initial-weights", "embedded"])
+    assert wrong.exit_code == 2
+    assert "only EfficientNet-Lite0 has embedded weights" in " ".join(wrong.output.split())
+
+
+def test_frames_of_another_camera_do_not_calibrate(model_file: Path) -> None:
+    wide = replace(room(6), camera=room(6).camera * np.array([0.5, 0.5, 1.0, 1.0]))
+    with pytest.raises(FramesError, match=r"cannot calibrate: another camera .* fx / width 0.391"):
+        PoseModel.load(model_file).calibrated_on(wide)
+    with pytest.raises(TrainingError, match="cannot calibrate: another camera"):
+        train(room(20), CONFIG, SHORT, others=wide)
 
 
 @pytest.mark.parametrize(
