@@ -11,7 +11,9 @@ from made_up_room import CONFIG, room
 
 from vpr.learning.errors import TrainingError
 from vpr.models.descriptor_model import DescriptorModelError
+from vpr.models.efficientnet_lite0 import embedded_weights_file
 from vpr.models.vlocnet import VLocNet
+from vpr.models.weights import read_state_dict
 from vpr.pose_regression import training
 from vpr.pose_regression.model import PoseModel, PoseModelError
 from vpr.pose_regression.prediction import (
@@ -20,7 +22,15 @@ from vpr.pose_regression.prediction import (
     pose_errors,
     predict,
 )
-from vpr.pose_regression.training import CHECKPOINT, LOG, MODEL, VLocNetTrainingConfig, train
+from vpr.pose_regression.training import (
+    CHECKPOINT,
+    EMBEDDED,
+    LOG,
+    MODEL,
+    VLocNetTrainingConfig,
+    learn,
+    train,
+)
 
 torch.set_num_threads(1)  # two would wait for each other on a busy machine
 
@@ -104,6 +114,21 @@ def test_single_tasks_and_plain_losses_train(fusion: str) -> None:
     assert "median_translation_m" in found
     assert "mean_iou" not in found
     assert "odometry_translation_m" not in found
+
+
+def test_a_frozen_trunk_stays_as_it_was_embedded() -> None:
+    network = CONFIG.model_copy(update={"backbone": "efficientnet_lite0", "tasks": ("pose",)})
+    values = {"single_steps": 0, "steps": 2, "initial_weights": EMBEDDED, "turn": 5.0}
+    embedded = read_state_dict(embedded_weights_file())
+    for frozen in (True, False):
+        config = SHORT.model_copy(update=values | {"frozen_trunk": frozen})
+        learnt, _ = learn(room(10), network, config)
+        trunk = learnt.trunk.state_dict()
+        kept = [
+            torch.equal(trunk["res2.a._bn0.running_mean"], embedded["_blocks.1._bn0.running_mean"]),
+            torch.equal(trunk["res1._conv_stem.weight"], embedded["_conv_stem.weight"]),
+        ]
+        assert kept == [frozen, frozen]
 
 
 def test_what_cannot_be_learnt_from_is_refused() -> None:
