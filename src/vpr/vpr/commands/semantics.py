@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vpr.commands.outcome import or_fail, write_rows
-from vpr.config import SegmentationConfig
+from vpr.config import EmbeddingConfig, SegmentationConfig
 
 console = Console()
 
@@ -24,6 +24,10 @@ ParamsFile = Annotated[
     Path | None, typer.Option("--params-file", help="Parameters laid over the shipped ones.")
 ]
 JsonOut = Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")]
+KeptRowsFile = Annotated[
+    Path | None,
+    typer.Option("--rows", help="Rows are kept here as they come; a run cut short goes on there."),
+]
 
 TABLE_WIDTH = 120  # characters that the widest table needs
 UNSEEN_SEED = 9000  # towns from here on are never learnt from
@@ -36,18 +40,11 @@ def train_segmentation(
     seed: Annotated[int, typer.Option(help="Of the training.", min=0)] = 0,
 ) -> None:
     """Train the light segmenter in simulated towns."""
-    from vpr.semantics.training import (
-        SegmentationTrainingConfig,
-        TrainingStep,
-        save_weights,
-    )
+    from vpr.semantics.training import SegmentationTrainingConfig, save_weights
     from vpr.semantics.training import train_segmentation as train
 
-    def log(step: TrainingStep) -> None:
-        console.print(f"step {step.step}: loss {step.loss:.3f}")
-
     config = SegmentationTrainingConfig(towns=towns, steps=steps, seed=seed)
-    or_fail(lambda: save_weights(train(config, log=log), out))
+    or_fail(lambda: save_weights(train(config, log=_print_loss), out))
     console.print(f"{out}: set segmentation.segmenter_weights to it")
 
 
@@ -156,18 +153,28 @@ def eval_attention(
         typer.Option(help="Reference and query folder of one route, instead of towns."),
     ] = None,
     tolerance: Annotated[int, typer.Option(help="Images off that still count.", min=0)] = 2,
+    ground_truth: Annotated[
+        Path | None, typer.Option(help="CSV query,references of the folders, instead of that.")
+    ] = None,
+    rows_file: KeptRowsFile = None,
     params_file: ParamsFile = None,
     json_out: JsonOut = None,
 ) -> None:
     """The configured descriptor with and without attention, and with the two controls."""
     from vpr.evaluation.attention import attention_rows, folder_rows
+    from vpr.evaluation.kept_rows import KeptRows
 
     chosen = sources or ["semantic_mask", "learned", "laplacian_of_gaussian"]
 
     def rows() -> list[dict[str, object]]:
         if folders is not None:
-            return folder_rows(*folders, tolerance, chosen, params_file)
-        return attention_rows(range(first_seed, first_seed + towns), chosen, params_file)
+            return folder_rows(*folders, ground_truth or tolerance, chosen, params_file)
+        segmentation = SegmentationConfig.from_file(params_file).model_dump()
+        embedding = EmbeddingConfig.from_file(params_file).model_dump()
+        settings = {"sources": chosen, "segmentation": segmentation, "embedding": embedding}
+        kept = KeptRows(rows_file, settings)
+        seeds = range(first_seed, first_seed + towns)
+        return attention_rows(seeds, chosen, params_file, kept)
 
     place = "two sessions in unseen towns" if folders is None else f"{folders[1]} in {folders[0]}"
     _show(f"attention, {place}", or_fail(rows), json_out)
@@ -189,6 +196,7 @@ def eval_graded(
         list[str] | None, typer.Option(help="Freezing scheme; repeat for several.")
     ] = None,
     steps: Annotated[int, typer.Option(help="Batches each network learns from.", min=0)] = 60,
+    rows_file: KeptRowsFile = None,
     params_file: ParamsFile = None,
     json_out: JsonOut = None,
 ) -> None:
@@ -202,6 +210,7 @@ def eval_graded(
         simulated_places,
         street_level_places,
     )
+    from vpr.evaluation.kept_rows import KeptRows
     from vpr.learning.graded_training import GradedTrainingConfig
     from vpr.models.place_network import Integration
     from vpr.supervision.street_level_sequences import (
@@ -211,6 +220,14 @@ def eval_graded(
 
     def rows() -> list[dict[str, object]]:
         segmentation = SegmentationConfig.from_file(params_file)
+        config = GradedTrainingConfig(backbone=backbone, weights=weights, steps=steps)
+        ways = [Integration.NONE, *map(Integration, masked or [Integration.MULTIPLIED])]
+        settings = {
+            "places": str(msls) if msls else f"{training_towns} towns, {towns} to be judged in",
+            "segmentation": segmentation.model_dump(),
+            "training": config.model_dump(exclude={"scheme", "integration"}),
+        }
+        kept = KeptRows(rows_file, settings)
         if msls is None:
             trained_in = range(UNSEEN_SEED - training_towns, UNSEEN_SEED)
             judged_in = range(UNSEEN_SEED, UNSEEN_SEED + towns)
@@ -219,9 +236,7 @@ def eval_graded(
             places = street_level_places(
                 msls, cache, REDUCED_TRAINING_CITIES, REDUCED_VALIDATION_CITIES, segmentation
             )
-        config = GradedTrainingConfig(backbone=backbone, weights=weights, steps=steps)
-        ways = [Integration.NONE, *map(Integration, masked or [Integration.MULTIPLIED])]
-        return graded_rows(*places, config, ways, scheme or SCHEMES)
+        return graded_rows(*places, config, ways, scheme or SCHEMES, kept)
 
     _show("graded similarity, Normal and Masked", or_fail(rows), json_out)
 

@@ -7,8 +7,9 @@ mask, the mean of all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -18,18 +19,20 @@ from rich.progress import track
 from torch import Tensor
 
 from vpr.config import EmbeddingConfig, SegmentationConfig, SequenceMatchingConfig
+from vpr.evaluation.kept_rows import KeptRows, Row
 from vpr.evaluation.places import (
     PlaceFigures,
     image_files,
     match_descriptors,
     place_figures,
+    read_ground_truth,
     read_image,
 )
 from vpr.images.attention import AttentionSource, make_attention
 from vpr.learning.semantic_images import others
 from vpr.models.embedder import Embedder
 from vpr.records import Image
-from vpr.simulation.sessions import TwoSessions, drive_twice
+from vpr.simulation.sessions import drive_twice
 
 CONTROL_SEED = 0
 
@@ -149,39 +152,54 @@ class Spread:
 
 
 def attention_rows(
-    seeds: Sequence[int], sources: Sequence[str], params_file: Path | None = None
-) -> list[dict[str, object]]:
-    """One row a method: recall@1 and recall at 100 % precision, over towns, and each town's own."""
+    seeds: Sequence[int],
+    sources: Sequence[str],
+    params_file: Path | None = None,
+    kept: KeptRows | None = None,
+) -> list[Row]:
+    """One row a method: recall@1 and recall at 100 % precision over towns, mean and spread.
+
+    Args:
+        kept: towns of an earlier run of the same settings, and where those of this one are kept.
+    """
+    kept = kept or KeptRows()
     trial = AttentionTrial(sources, params_file)
-    found: dict[str, list[PlaceFigures]] = {}
-    for sessions in _towns(seeds):
-        judged = trial.judge(sessions.references, sessions.queries, sessions.correct)
-        for method, figures in judged.items():
-            found.setdefault(method, []).append(figures)
-    return [_row(method, figures, found["none"]) for method, figures in found.items()]
+
+    def judged(seed: int) -> Row:
+        town = drive_twice(seed)
+        found = trial.judge(town.references, town.queries, town.correct)
+        return {method: figures.to_json() for method, figures in found.items()}
+
+    towns = [
+        kept.row(f"town {seed}", partial(judged, seed))
+        for seed in track(seeds, description="towns", transient=True)
+    ]
+    return [_row(method, towns) for method in towns[0]]
 
 
 def folder_rows(
     reference: Path,
     query: Path,
-    tolerance: int,
+    right: int | Path,
     sources: Sequence[str],
     params_file: Path | None = None,
-) -> list[dict[str, object]]:
-    """The same over two image folders of one route, where equal indices are equal places.
+) -> list[Row]:
+    """The same over two image folders of one route.
 
     Args:
-        tolerance: how many images off still count as right.
+        right: how many images off still count, where equal indices are equal places, or a CSV
+            with the right references of each query, as ``read_ground_truth`` takes it.
 
     Raises:
-        EvaluationError: no images, or one that cannot be decoded.
+        EvaluationError: no images, one that cannot be decoded, or a CSV that is not right.
     """
     references = [read_image(path) for path in image_files(reference)]
     queries = [read_image(path) for path in image_files(query)]
-    correct = [
-        frozenset(range(max(0, index - tolerance), min(len(references), index + tolerance + 1)))
-        for index in range(len(queries))
-    ]
+    if isinstance(right, Path):
+        correct = read_ground_truth(right, len(queries), len(references))
+    else:
+        around = [range(index - right, index + right + 1) for index in range(len(queries))]
+        correct = [frozenset(set(near) & set(range(len(references)))) for near in around]
     judged = AttentionTrial(sources, params_file).judge(references, queries, correct)
     return [
         {
@@ -194,16 +212,11 @@ def folder_rows(
     ]
 
 
-def _towns(seeds: Sequence[int]) -> Iterator[TwoSessions]:
-    for seed in track(seeds, description="towns", transient=True):
-        yield drive_twice(seed)
-
-
-def _row(method: str, found: list[PlaceFigures], none: list[PlaceFigures]) -> dict[str, object]:
-    row: dict[str, object] = {"method": method}
+def _row(method: str, towns: Sequence[Row]) -> Row:
+    row: Row = {"method": method}
     for name in ("recall@1", "recall_at_100_precision"):
-        values = np.array([figures.to_json()[name] for figures in found])
-        gains = values - np.array([figures.to_json()[name] for figures in none])
+        values = np.array([town[method][name] for town in towns])
+        gains = values - np.array([town["none"][name] for town in towns])
         row[name] = str(Spread(float(values.mean()), float(values.std())))
         row[f"{name}, gain"] = str(Spread(float(gains.mean()), float(gains.std())))
     return row

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpr.config import SegmentationConfig
+from vpr.evaluation.kept_rows import KeptRows, Row
 from vpr.evaluation.recall import mean_average_precision_at, recall_at
 from vpr.learning.graded_training import (
     GradedPlaces,
@@ -116,33 +118,53 @@ def graded_rows(
     config: GradedTrainingConfig,
     integrations: Sequence[Integration] = (Integration.NONE, Integration.MULTIPLIED),
     schemes: Sequence[str] = SCHEMES,
-) -> list[dict[str, object]]:
+    kept: KeptRows | None = None,
+) -> list[Row]:
     """One row a network, as the paper's table has them, and the controls of each integration.
 
     Controls are trained under the last of the schemes.
 
+    Args:
+        kept: rows of an earlier run of the same settings, and where those of this one are kept.
+
     Raises:
         GradedPairsError, FreezingError: data or schemes that cannot be trained with.
     """
-    rows: list[dict[str, object]] = []
+    kept = kept or KeptRows()
+    trials = _trials(config, integrations, schemes)
+    return [kept.row(trial.name, partial(trial.row, trained, judged)) for trial in trials]
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """One network of the table: how it is trained, and on which masks."""
+
+    name: str
+    config: GradedTrainingConfig
+    control: Callable[[SemanticImages], SemanticImages] | None = None
+
+    def row(self, trained: Sequence[GradedPlaces], judged: Sequence[JudgedPlaces]) -> Row:
+        """Train it and judge it."""
+        if self.control is not None:
+            trained = [_controlled(places, self.control) for places in trained]
+            judged = [_controlled(places, self.control) for places in judged]
+        return {"method": self.name} | _figures(trained, judged, self.config)
+
+
+def _trials(
+    config: GradedTrainingConfig, integrations: Sequence[Integration], schemes: Sequence[str]
+) -> list[_Trial]:
+    trials, controls = [], []
     for integration in integrations:
-        name = ROW_NAMES.get(integration, integration.value)
         for scheme in schemes:
+            name = f"{ROW_NAMES.get(integration, integration.value)}-{scheme}"
             chosen = config.model_copy(update={"scheme": scheme, "integration": integration})
-            rows.append({"method": f"{name}-{scheme}"} | _figures(trained, judged, chosen))
-    for integration in integrations:
-        if integration == Integration.NONE:
-            continue
-        chosen = config.model_copy(update={"scheme": schemes[-1], "integration": integration})
-        name = f"{ROW_NAMES.get(integration, integration.value)}-{schemes[-1]}"
-        for label, control in CONTROLS.items():
-            found = _figures(
-                [_controlled(places, control) for places in trained],
-                [_controlled(places, control) for places in judged],
-                chosen,
-            )
-            rows.append({"method": f"{name}, {label}"} | found)
-    return rows
+            trials.append(_Trial(name, chosen))
+        if integration != Integration.NONE:
+            controls += [
+                _Trial(f"{name}, {label}", chosen, control) for label, control in CONTROLS.items()
+            ]
+    return trials + controls
 
 
 def _controlled(places: P, control: Callable[[SemanticImages], SemanticImages]) -> P:
@@ -151,7 +173,7 @@ def _controlled(places: P, control: Callable[[SemanticImages], SemanticImages]) 
 
 def _figures(
     trained: Sequence[GradedPlaces], judged: Sequence[JudgedPlaces], config: GradedTrainingConfig
-) -> dict[str, object]:
+) -> Row:
     network = train_places(trained, config)
     found: dict[str, list[float]] = {}
     for places in judged:
@@ -164,7 +186,8 @@ def _figures(
         for k in RANKS:
             score = mean_average_precision_at(k, ranking, places.correct)
             found.setdefault(f"map@{k}", []).append(score)
-    return {name: float(np.mean(values)) for name, values in found.items()}
+    row: Row = {name: float(np.mean(values)) for name, values in found.items()}
+    return row | {"deviation of recall@1": float(np.std(found["recall@1"]))}
 
 
 def _segmented(
