@@ -21,6 +21,7 @@ from torch import Tensor
 from vpr.config import EmbeddingConfig, SegmentationConfig, SequenceMatchingConfig
 from vpr.evaluation.kept_rows import KeptRows, Row
 from vpr.evaluation.places import (
+    EvaluationError,
     PlaceFigures,
     image_files,
     match_descriptors,
@@ -35,6 +36,7 @@ from vpr.records import Image
 from vpr.simulation.sessions import drive_twice
 
 CONTROL_SEED = 0
+WAYS = ("pooling", "multiplied")
 
 Masks = list[NDArray[np.uint8]]
 MaskVariant = Callable[[Masks], Masks]
@@ -77,9 +79,21 @@ class AttentionTrial:
     Args:
         sources: names of attention sources, as ``segmentation.source``.
         params_file: laid over the shipped configuration.
+        ways: how attention is used, of ``WAYS``; what is multiplied has to be embedded anew.
+
+    Raises:
+        EvaluationError: a way that is none of them.
     """
 
-    def __init__(self, sources: Sequence[str], params_file: Path | None = None) -> None:
+    def __init__(
+        self,
+        sources: Sequence[str],
+        params_file: Path | None = None,
+        ways: Sequence[str] = WAYS,
+    ) -> None:
+        if unknown := set(ways) - set(WAYS):
+            raise EvaluationError(f"no way '{min(unknown)}' to use attention: {', '.join(WAYS)}")
+        self._ways = ways
         self._embedder = Embedder(EmbeddingConfig.from_file(params_file, attention="pooling"))
         self._sources: dict[str, AttentionSource] = {
             name: make_attention(SegmentationConfig.from_file(params_file, source=name))
@@ -101,16 +115,18 @@ class AttentionTrial:
             masks = [source(image) for image in references], [source(image) for image in queries]
             for control, variant in CONTROLS.items():
                 varied = variant(masks[0]), variant(masks[1])
-                figures[f"{name} in the pooling{control}"] = self._figures(
-                    self._pooled(maps[0], references, varied[0]),
-                    self._pooled(maps[1], queries, varied[1]),
-                    correct,
-                )
-                figures[f"image times {name}{control}"] = self._figures(
-                    self._pooled(self._seen(multiplied(references, varied[0]))),
-                    self._pooled(self._seen(multiplied(queries, varied[1]))),
-                    correct,
-                )
+                if "pooling" in self._ways:
+                    figures[f"{name} in the pooling{control}"] = self._figures(
+                        self._pooled(maps[0], references, varied[0]),
+                        self._pooled(maps[1], queries, varied[1]),
+                        correct,
+                    )
+                if "multiplied" in self._ways:
+                    figures[f"image times {name}{control}"] = self._figures(
+                        self._pooled(self._seen(multiplied(references, varied[0]))),
+                        self._pooled(self._seen(multiplied(queries, varied[1]))),
+                        correct,
+                    )
         return figures
 
     def _seen(self, images: Sequence[Image]) -> list[dict[str, Tensor]]:
@@ -155,6 +171,7 @@ def attention_rows(
     seeds: Sequence[int],
     sources: Sequence[str],
     params_file: Path | None = None,
+    ways: Sequence[str] = WAYS,
     kept: KeptRows | None = None,
 ) -> list[Row]:
     """One row a method: recall@1 and recall at 100 % precision over towns, mean and spread.
@@ -163,7 +180,7 @@ def attention_rows(
         kept: towns of an earlier run of the same settings, and where those of this one are kept.
     """
     kept = kept or KeptRows()
-    trial = AttentionTrial(sources, params_file)
+    trial = AttentionTrial(sources, params_file, ways)
 
     def judged(seed: int) -> Row:
         town = drive_twice(seed)
@@ -183,6 +200,7 @@ def folder_rows(
     right: int | Path,
     sources: Sequence[str],
     params_file: Path | None = None,
+    ways: Sequence[str] = WAYS,
 ) -> list[Row]:
     """The same over two image folders of one route.
 
@@ -191,7 +209,8 @@ def folder_rows(
             with the right references of each query, as ``read_ground_truth`` takes it.
 
     Raises:
-        EvaluationError: no images, one that cannot be decoded, or a CSV that is not right.
+        EvaluationError: no images, one that cannot be decoded, a CSV that is not right, or a way
+            that is none.
     """
     references = [read_image(path) for path in image_files(reference)]
     queries = [read_image(path) for path in image_files(query)]
@@ -200,7 +219,7 @@ def folder_rows(
     else:
         around = [range(index - right, index + right + 1) for index in range(len(queries))]
         correct = [frozenset(set(near) & set(range(len(references)))) for near in around]
-    judged = AttentionTrial(sources, params_file).judge(references, queries, correct)
+    judged = AttentionTrial(sources, params_file, ways).judge(references, queries, correct)
     return [
         {
             "method": method,

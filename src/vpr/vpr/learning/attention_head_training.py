@@ -22,7 +22,6 @@ from vpr.models.embedder import Embedder
 from vpr.records import Image
 from vpr.semantics.segmenter import NetworkSegmenter, Segmenter
 from vpr.simulation.sessions import drive_twice
-from vpr.supervision.overlap import field_of_view_overlap
 
 
 class AttentionHeadTrainingConfig(BaseModel):
@@ -37,8 +36,6 @@ class AttentionHeadTrainingConfig(BaseModel):
     learning_rate: Positive = 5e-3
     weight_decay: NonNegative = 1e-2
     margin: Positive = 1.2  # of centred descriptors, which are sqrt(2) apart when unrelated
-    field_of_view: Positive = 1.48  # rad; of the simulated camera
-    reach: Positive = 20.0  # m; in a street what is further says little about where one stands
     seed: int = Field(default=0, ge=0)
 
 
@@ -138,8 +135,6 @@ def learn_attention_head(
     towns = []
     for seed in range(config.first_seed, config.first_seed + config.towns):
         town = drive_twice(seed)
-        similarity = field_of_view_overlap(
-            town.query_views, town.reference_views, config.field_of_view, config.reach
-        )
-        towns.append(describe_town(embedder, segmenter, town.references, town.queries, similarity))
+        sessions = town.references, town.queries
+        towns.append(describe_town(embedder, segmenter, *sessions, town.overlap()))
     return train_attention_head(embedder, towns, config, log)
