@@ -33,7 +33,7 @@ ByDepth = Annotated[
     typer.Option("--by-depth", help="Similarity by what is in view; towns have depth, MSLS not."),
 ]
 
-TABLE_WIDTH = 120  # characters that the widest table needs
+TABLE_WIDTH = 160  # characters that the widest table needs
 UNSEEN_SEED = 9000  # towns from here on are never learnt from
 
 
