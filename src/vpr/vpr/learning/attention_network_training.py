@@ -40,7 +40,7 @@ class AttentionNetworkTrainingConfig(BaseModel):
     steps: int = Field(default=400, ge=1)
     batch: int = Field(default=4, ge=2)
     crop: int = Field(
-        default=128,
+        default=64,
         ge=32,
         le=INPUT_SIZE,
         multiple_of=16,
