@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,6 @@ from numpy.typing import NDArray
 from vpr.config import SequenceMatchingConfig
 from vpr.geometry import relative, translation_norm
 from vpr.maps.folder import Part, PartDigest, PartWriter
-from vpr.models.descriptor_model import DescriptorModel
 from vpr.places.keyframes import KeyframeSelector
 from vpr.places.memory import ChosenPlaces, PlaceMemory, StateError
 from vpr.places.methods import make_method
@@ -26,6 +26,9 @@ from vpr.records import (
     PlaceMatches,
     Pose,
 )
+
+if TYPE_CHECKING:  # without PyTorch, which costs 200 MB, unless there is a model to adopt
+    from vpr.models.descriptor_model import DescriptorModel
 
 UNIT_LENGTH_TOLERANCE = 1e-2
 
