@@ -30,6 +30,7 @@ from vpr.learning.retrieval import look_up
 from vpr.learning.trainer import CHECKPOINT_SUFFIX, Outcome, Trainer
 from vpr.models.calibration import Calibration, PrecisionThreshold
 from vpr.models.descriptor_model import DescriptorModel
+from vpr.models.device import chosen_device
 from vpr.models.embedder import Embedder
 
 EPOCHS_SUFFIX = ".epochs"
@@ -276,7 +277,7 @@ def _processes(config: FineTuningConfig) -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         yield
         return
-    cuda = config.device != "cpu" and torch.cuda.is_available()
+    cuda = chosen_device(config.device).type == "cuda"
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     distributed.init_process_group("nccl" if cuda else "gloo")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from vpr.config import PoseRegressionConfig
 from vpr.geometry import inverse, pose_from_quaternion
+from vpr.models.device import chosen_device
 from vpr.models.vlocnet import Memory
 from vpr.pose_regression.frames import network_image, normalised_camera, other_camera
 from vpr.pose_regression.model import PoseModel
@@ -49,17 +50,15 @@ class PoseRegressor:
 
     Raises:
         PoseModelError, DescriptorModelError, WeightsError: ``pose_model`` is no trained VLocNet++.
+        DeviceError: ``device`` is a GPU that is not there.
         ValueError: ``camera_in_base`` has no rotation.
     """
 
     def __init__(self, config: PoseRegressionConfig) -> None:
         self.config = config
         self.model = PoseModel.load(Path(config.pose_model).expanduser())
-        cuda = torch.cuda.is_available() and config.device != "cpu"
-        if config.device == "cuda" and not cuda:
-            raise ValueError("pose_regression.device is cuda, but there is none")
-        self._device = torch.device("cuda" if cuda else "cpu")
-        if not cuda and config.threads:
+        self._device = chosen_device(config.device)
+        if self._device.type == "cpu" and config.threads:
             torch.set_num_threads(config.threads)
         self._network = self.model.network.to(self._device).eval()
         values = config.camera_in_base

@@ -27,6 +27,7 @@ from vpr.config import NonNegative, Positive
 from vpr.geometry import quaternion_of
 from vpr.learning.checkpoint import Progress, load_checkpoint, save_checkpoint
 from vpr.learning.errors import TrainingError
+from vpr.models.device import chosen_device
 from vpr.models.efficientnet_lite0 import embedded_weights_file
 from vpr.models.vlocnet import Prediction, Task, VLocNet, VLocNetConfig, begin_with
 from vpr.models.weights import read_state_dict
@@ -156,10 +157,7 @@ def _check(frames: PosedFrames, network: VLocNetConfig) -> None:
 
 
 def _begin(frames: PosedFrames, config: VLocNetConfig, training: VLocNetTrainingConfig) -> _Run:
-    cuda = torch.cuda.is_available() and training.device != "cpu"
-    if training.device == "cuda" and not cuda:
-        raise TrainingError("device is cuda, but there is none")
-    device = torch.device("cuda" if cuda else "cpu")
+    device = chosen_device(training.device)
     torch.manual_seed(training.seed)
     network = VLocNet(config)
     if training.initial_weights:
