@@ -330,7 +330,7 @@ class PlaceRecognizer:
                 reference_id=int(memory.column("ids")[place]),
                 reference_session=int(memory.column("sessions")[place]),
                 reference_stamp_ns=int(memory.column("stamps_ns")[place]),
-                distance=float(np.clip(1.0 - similarity, 0.0, 2.0)),
+                distance=min(max(1.0 - float(similarity), 0.0), 2.0),
                 sequence_score=float(score),
                 probability=float(probability),
                 source=source,
