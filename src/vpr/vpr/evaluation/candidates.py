@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
 from vpr.bags.reader import BagReader, header_stamp_ns
@@ -74,8 +75,8 @@ class Curve:
 
     def expected_error(self, judged: JudgedCandidates) -> float:
         """Expected calibration error over some candidates."""
-        exponents = np.clip((self.midpoint - judged.scores) / self.width, -60.0, 60.0)
-        return reliability(1.0 / (1.0 + np.exp(exponents)), judged.right).expected_error
+        chances = expit((judged.scores - self.midpoint) / self.width)
+        return reliability(chances, judged.right).expected_error
 
 
 def fitted_curve(drives: Sequence[JudgedCandidates]) -> Curve:

@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vpr.config import SequenceTrainingConfig
+from vpr.evaluation.places import read_image
 from vpr.evaluation.sequences import (
     Comparison,
     SequenceRow,
-    describe,
     draw_recall_by_length,
     evaluate_family,
     evaluate_method,
-    model_name,
     without_dark,
 )
 from vpr.evaluation.traverses import (
@@ -36,6 +36,7 @@ from vpr.evaluation.traverses import (
     without_stops,
 )
 from vpr.learning.sequence_training import TraversePair, train_sequence
+from vpr.models import feature_grid
 from vpr.models.seqnet import save_seqnet
 
 STRETCHES = (":580", "604:1184", "1208:")  # frames; 24 between two of them are in neither
@@ -44,7 +45,6 @@ STILLNESS = 5.0  # grey levels; standing frames differ by up to 1.5, moving ones
 TOLERANCE = Tolerance(1.0, "frames")
 LENGTH = 11
 LENGTHS = (1, 3, 5, 7, 11, 15)
-MODEL = "grid"
 SHORTLISTER_WINDOW = 5  # SeqNet S5
 
 
@@ -103,11 +103,10 @@ def nordland_table(
 
     moving = {}
     for frames in STRETCHES:
-        drives, add = (cut(summer, frames), cut(winter, frames)), adder("", frames)
-        standing = _comparison(*drives, stillness=0.0)
+        add = adder("", frames)
+        standing, moving[frames] = _comparisons(cut(summer, frames), cut(winter, frames))
         for method in ("single", "sequence_matching"):
             add(evaluate_method(standing, method, LENGTH).named(f"{method}, stops left in"))
-        moving[frames] = _comparison(*drives, stillness=STILLNESS)
         evaluate_family(moving[frames], LENGTH, report=add)
     learned = {frames: _train(frames, moving[frames], out, epochs) for frames in STRETCHES}
     for trained, tested in permutations(STRETCHES, 2):
@@ -124,12 +123,31 @@ def nordland_table(
     return SeasonTable(rows, curves, picture)
 
 
-def _comparison(references: Traverse, queries: Traverse, stillness: float) -> Comparison:
+def _comparisons(references: Traverse, queries: Traverse) -> list[Comparison]:
+    """With the stops left in, and without them."""
+    features: dict[Path, NDArray[np.float32]] = {}
+    for drive in (references, queries):
+        made = feature_grid.grid_features(map(read_image, drive.files))
+        features.update(zip(drive.files, made, strict=True))
     correct = same_places(references, queries, TOLERANCE)
-    references, queries, correct = without_stops(references, queries, correct, stillness)
+    return [
+        _comparison(*without_stops(references, queries, correct, stillness), features)
+        for stillness in (0.0, STILLNESS)
+    ]
+
+
+def _comparison(
+    references: Traverse,
+    queries: Traverse,
+    correct: list[frozenset[int]],
+    features: dict[Path, NDArray[np.float32]],
+) -> Comparison:
     counted = without_dark(references, queries, correct, TUNNEL)
-    summer, winter = describe(references, MODEL), describe(queries, MODEL)
-    return Comparison(summer, winter, counted, TOLERANCE, model_name(references, MODEL))
+    summer, winter = (
+        feature_grid.standardised(np.stack([features[file] for file in drive.files]))
+        for drive in (references, queries)
+    )
+    return Comparison(summer, winter, counted, TOLERANCE, feature_grid.model_name())
 
 
 def _curve(

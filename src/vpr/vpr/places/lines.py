@@ -105,8 +105,10 @@ def _add_at(
     """As ``_add`` to each ring, at the given positions after its first slot."""
     slots = rings.shape[1]
     for which in range(len(firsts)):
+        ring, first = rings[which], firsts[which]
         for k in range(len(positions)):
-            rings[which, (firsts[which] + positions[k]) % slots] += sign * np.int32(values[k])
+            slot = first + positions[k]
+            ring[slot if slot < slots else slot - slots] += sign * np.int32(values[k])
 
 
 @njit(cache=True, nogil=True)
@@ -123,7 +125,8 @@ def _highest_at(
     for index in range(len(which)):
         ring, first = rings[which[index]], firsts[which[index]]
         for k in range(len(positions)):
-            mean = np.float32(ring[(first + positions[k]) % slots]) * np.float32(scale)
+            slot = first + positions[k]
+            mean = np.float32(ring[slot if slot < slots else slot - slots]) * np.float32(scale)
             result[k] = mean if index == 0 else max(result[k], mean)
 
 

@@ -153,8 +153,8 @@ class PlaceSearch:
         similarities[compared] = near_similarities[first[compared]]
         others = self._encoded_places.descriptors(places[~compared])
         similarities[~compared] = others @ self._encoded
-        sample = shortlist.sampled(self._encoded)
-        values = (similarities - sample.mean()) / max(float(sample.std()), 1e-6)
+        mean, deviation = shortlist.average(self._encoded)
+        values = (similarities - np.float32(mean)) / np.float32(max(deviation, 1e-6))
         scores = self._scores_of(places, values)
         best = np.argsort(-scores)[: self._config.top_k * CARRIED_PER_CANDIDATE]
         self._carried = places[best]

@@ -89,9 +89,12 @@ class Shortlist:
         found = places[0] >= 0
         return places[0][found], similarities[0][found]
 
-    def sampled(self, descriptor: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Similarities of a random sample of the places: what an average place looks like."""
-        return dot_products(self._sample, descriptor)
+    def average(self, descriptor: NDArray[np.float32]) -> tuple[float, float]:
+        """Mean and deviation of the similarities of a random sample of the places."""
+        sampled = dot_products(self._sample, descriptor)
+        mean = float(sampled.sum()) / len(sampled)
+        sampled -= np.float32(mean)
+        return mean, float(np.sqrt(np.dot(sampled, sampled) / len(sampled)))
 
 
 class GrowingShortlist:
