@@ -229,12 +229,17 @@ def eval_nordland(
 def eval_day_night(
     out: Annotated[Path, typer.Option(help="Folder for transforms.")],
     epochs: Annotated[int | None, typer.Option(help="Of every training.")] = None,
+    learned: Annotated[int, typer.Option(help="Towns to learn from.", min=1, max=10)] = 2,
+    night_noise: Annotated[
+        float, typer.Option(help="Grey levels; the more, the harder the nights.", min=0)
+    ] = 6.0,
 ) -> None:
     """Simulated night found in day, in towns that were not trained on: the four rows."""
     from vpr.evaluation.day_night import LENGTH, TOLERANCE, day_night_rows
 
     with _explained():
-        rows = day_night_rows(out, epochs=epochs)
+        towns = range(1, learned + 1)
+        rows = day_night_rows(out, towns, epochs=epochs, night_noise=night_noise)
     shown = Table("loss", "mining", "single image", f"{LENGTH} frames", "gain", "spread")
     shown.title = f"recall@1, mean over {len(rows[0].recalls)} unseen towns, tolerance {TOLERANCE}"
     for row in rows:
