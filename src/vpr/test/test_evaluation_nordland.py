@@ -17,7 +17,7 @@ def line(folder, gain, offset):
         cv2.imwrite(str(folder / f"images-{frame:05d}.png"), seen.astype(np.uint8))
 
 
-def test_what_is_learned_on_a_stretch_is_tried_on_the_others(tmp_path, monkeypatch):
+def test_what_is_learned_on_a_stretch_is_tried_on_the_next(tmp_path, monkeypatch):
     for name, value in {
         "STRETCHES": (":30", "34:"), "LENGTH": 3, "LENGTHS": (1, 3), "SHORTLISTER_WINDOW": 2
     }.items():  # fmt: skip

@@ -197,7 +197,7 @@ def eval_nordland(
     out: Annotated[Path, typer.Option(help="Folder for transforms and picture.")],
     epochs: Annotated[int | None, typer.Option(help="Of every training.")] = None,
 ) -> None:
-    """Train on one stretch of Nordland, test on the others: the whole family and the curve."""
+    """Train on one stretch of Nordland, test on the next: the whole family and the curve."""
     import numpy as np
 
     from vpr.evaluation.nordland import LENGTH, TOLERANCE, StretchRow, nordland_table
