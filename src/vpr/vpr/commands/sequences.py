@@ -62,6 +62,10 @@ def eval_sequence(
     darkest: Annotated[
         float, typer.Option(help="Queries of a mean grey value up to this do not count.")
     ] = 0.0,
+    stillness: Annotated[
+        float,
+        typer.Option(help="Take out frames that differ less from the last, grey levels; 0: none."),
+    ] = 0.0,
     transform: Annotated[
         list[Path] | None, typer.Option(help="Of 'vpr train sequence', one frame; repeat.")
     ] = None,
@@ -80,7 +84,16 @@ def eval_sequence(
 
     with _explained():
         compared = _comparison(
-            reference, query, kind, model, tolerance, frames, spacing, darkest, params_file
+            reference,
+            query,
+            kind,
+            model,
+            tolerance,
+            frames,
+            spacing,
+            darkest,
+            stillness,
+            params_file,
         )
         transforms, shortlisters = transform or [], shortlister or []
         if table:
@@ -116,20 +129,29 @@ def _comparison(
     frames: str,
     spacing: float,
     darkest: float,
+    stillness: float,
     params_file: Path | None,
 ) -> Any:
     from vpr.evaluation.sequences import Comparison, describe, model_name, without_dark
-    from vpr.evaluation.traverses import Tolerance, cut, read_traverse, same_places, thinned
+    from vpr.evaluation.traverses import (
+        Tolerance,
+        cut,
+        read_traverse,
+        same_places,
+        thinned,
+        without_stops,
+    )
 
     drives = [cut(read_traverse(path, kind), frames) for path in (reference, query)]
     if spacing > 0.0:
         drives = [thinned(drive, spacing) for drive in drives]
     within = Tolerance(tolerance, "frames" if drives[0].positions is None else "m")
     correct = same_places(drives[0], drives[1], within)
+    references, queries, correct = without_stops(drives[0], drives[1], correct, stillness)
     if darkest > 0.0:
-        correct = without_dark(drives[0], drives[1], correct, darkest)
-    described = [describe(drive, model, params_file) for drive in drives]
-    name = model_name(drives[0], model)
+        correct = without_dark(references, queries, correct, darkest)
+    described = [describe(drive, model, params_file) for drive in (references, queries)]
+    name = model_name(references, model)
     return Comparison(described[0], described[1], correct, within, name)
 
 
