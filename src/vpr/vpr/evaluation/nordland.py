@@ -100,7 +100,7 @@ def nordland_table(
 
         return add
 
-    moving = {}
+    moving: dict[str, Comparison] = {}
     for frames in STRETCHES:
         add = adder("", frames)
         standing, moving[frames] = _comparisons(cut(summer, frames), cut(winter, frames))
