@@ -174,6 +174,7 @@ class SequenceMatchingConfig(NodeConfig):
     keyframe_translation: NonNegative
     keyframe_rotation: NonNegative
     keyframe_max_interval: Positive
+    keyframe_novelty: Annotated[float, Field(ge=0.0, le=2.0)]
     odometry_wait: NonNegative
     odometry_max_gap: Positive
     odometry_max_speed: Positive

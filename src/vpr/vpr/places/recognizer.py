@@ -111,13 +111,15 @@ class PlaceRecognizer:
         descriptor, model = self._brought_forward(descriptor, model)
         memory = self._memory_for(descriptor, model)
         self._note_jump(stamp_ns, odometry)
-        skipped = self._out_of_order(stamp_ns) or self._selector.reason_to_skip(stamp_ns, odometry)
+        skipped = self._out_of_order(stamp_ns) or self._selector.reason_to_skip(
+            stamp_ns, odometry, descriptor
+        )
         if skipped:
             return Observation(None, None, skipped)
         search = self._search_in(memory)
         self._memory = memory
         self._last_stamp_ns = stamp_ns
-        self._selector.keep(stamp_ns, odometry)
+        self._selector.keep(stamp_ns, odometry, descriptor)
         keyframe = Keyframe(
             id=int(memory.column("ids")[-1]) + 1 if len(memory) else 0,
             session=self._session,
@@ -333,7 +335,7 @@ class PlaceRecognizer:
                 reference_id=int(memory.column("ids")[place]),
                 reference_session=int(memory.column("sessions")[place]),
                 reference_stamp_ns=int(memory.column("stamps_ns")[place]),
-                distance=float(np.clip(1.0 - similarity, 0.0, 2.0)),
+                distance=min(max(1.0 - float(similarity), 0.0), 2.0),
                 sequence_score=float(score),
                 probability=float(probability),
                 source=source,
