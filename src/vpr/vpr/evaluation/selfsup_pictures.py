@@ -138,18 +138,23 @@ def draw_graph_stages(file: Path, stages: Sequence[GraphStage]) -> Path:
         return _save(figure, file)
 
 
-def draw_reliability(file: Path, diagrams: Mapping[str, Reliability]) -> Path:
-    """Observed over predicted probability; on the diagonal a probability is what it says."""
+def draw_reliability(file: Path, panels: Mapping[str, Mapping[str, Reliability]]) -> Path:
+    """Observed over predicted probability; on the diagonal a probability is what it says.
+
+    Args:
+        panels: title ("sequences") -> name ("nearest") -> diagram.
+    """
     with matplotlib.rc_context(POINTS):
-        figure, axes = _row(1, 4.6)
-        axes[0].plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle="--")
-        for name, diagram in diagrams.items():
-            label = f"{name}: ECE {diagram.expected_error:.3f}, {diagram.counts.sum()} matches"
-            (line,) = axes[0].plot(diagram.predicted, diagram.observed, label=label)
-            sizes = 200.0 * diagram.counts / diagram.counts.max() + 6.0
-            axes[0].scatter(diagram.predicted, diagram.observed, s=sizes, color=line.get_color())
-        axes[0].set(xlabel="predicted P(same place)", ylabel="share that was right")
-        axes[0].legend(fontsize=8, loc="upper left")
+        figure, axes = _row(len(panels), 4.6)
+        for panel, (title, diagrams) in zip(axes, panels.items(), strict=True):
+            panel.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle="--")
+            for name, diagram in diagrams.items():
+                label = f"{name}: ECE {diagram.expected_error:.3f}, {diagram.counts.sum()} matches"
+                (line,) = panel.plot(diagram.predicted, diagram.observed, label=label)
+                sizes = 200.0 * diagram.counts / diagram.counts.max() + 6.0
+                panel.scatter(diagram.predicted, diagram.observed, s=sizes, color=line.get_color())
+            panel.set(xlabel="predicted P(same place)", ylabel="share that was right", title=title)
+            panel.legend(fontsize=8, loc="upper left")
         return _save(figure, file)
 
 
