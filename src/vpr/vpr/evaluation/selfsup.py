@@ -231,14 +231,28 @@ def _draw_curves(
             lines[name] = (curve.recall, curve.precision)
         panels[f"within {radius:g} m"] = lines
     pictures.draw_layers(out / "fig5_layers.png", panels)
-    both = judged.by_name().items()
-    epsilon = {name: epsilon_curves(values, drives, RADII[0], config) for name, values in both}
-    pictures.draw_neighbours(out / "fig6_epsilon_nn.png", epsilon, "L2 distance")
-    nearest = {name: neighbour_curves(values, drives, RADII[0], config) for name, values in both}
-    pictures.draw_neighbours(out / "fig7_k_nn.png", nearest, "neighbours")
+    _draw_neighbours(judged, config, out)
     apart = {LEARNED: judged.learned} | layers
     separated = {name: separation(values, drives, config) for name, values in apart.items()}
     pictures.draw_separation(out / "fig8_separation.png", separated)
+
+
+def _draw_neighbours(judged: Judged, config: FineTuningConfig, out: Path) -> None:
+    """Figs. 6 and 7."""
+    same = f"within {config.same_place_distance:g} m, same way"
+    truths: dict[str, float | None] = {same: None, f"within {RADII[0]:g} m": RADII[0]}
+    for file, curves, level in (
+        ("fig6_epsilon_nn.png", epsilon_curves, "L2 distance"),
+        ("fig7_k_nn.png", neighbour_curves, "neighbours"),
+    ):
+        found = {
+            truth: {
+                name: curves(values, judged.drives, radius, config)
+                for name, values in judged.by_name().items()
+            }
+            for truth, radius in truths.items()
+        }
+        pictures.draw_neighbours(out / file, found, level)
 
 
 def _draw_drive(
