@@ -187,6 +187,10 @@ def _calibration(found: dict[str, Any]) -> list[Line]:
     """Calibration errors and thresholds, of single images and of sequences."""
     lines = []
     for kind, part in found.items():
+        ranked = part["ranked_by_probability"]
+        what = f"one memory of all towns, {kind} accepted by probability: at 100 % precision, AP"
+        values = f"{ranked['recall_at_100_precision']:.3f}, {ranked['average_precision']:.3f}"
+        lines.append(Line(what, values, "-", "more"))
         for name, error in part["expected_calibration_error"].items():
             what = f"expected calibration error, {kind}: {name}"
             lines.append(Line(what, f"{error:.3f}", "-", "≤ 0.030"))

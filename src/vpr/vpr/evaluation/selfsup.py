@@ -22,7 +22,11 @@ from vpr.evaluation.embedding_curves import (
     neighbour_curves,
     separation,
 )
-from vpr.evaluation.recall import precision_recall
+from vpr.evaluation.recall import (
+    average_precision,
+    precision_recall,
+    recall_at_full_precision,
+)
 from vpr.learning.calibrating import Reliability, precision_held, reliability
 from vpr.learning.descriptor import EPOCHS_SUFFIX, embed_drives
 from vpr.learning.drives import Drives, read_drives
@@ -174,6 +178,7 @@ def _calibration(held_out: HeldOutDrives, model: DescriptorModel, out: Path) -> 
         }
         result[name] = {
             "expected_calibration_error": {n: d.expected_error for n, d in diagrams[name].items()},
+            "ranked_by_probability": _ranked(together, calibration),
             "thresholds": _thresholds_held(together, calibration),
         }
     pictures.draw_reliability(out / "reliability.png", diagrams)
@@ -190,6 +195,16 @@ def _diagrams(verdicts: Verdicts, calibration: Calibration) -> dict[str, Reliabi
         probabilities = part(matches.reduced_by(part).distances)
         result[kind] = reliability(probabilities, matches.correct)
     return result
+
+
+def _ranked(verdicts: Verdicts, calibration: Calibration) -> dict[str, float]:
+    """Figures of the nearest matches accepted by their reduced distance, as probabilities rank."""
+    nearest = verdicts.best.reduced_by(calibration.best)
+    curve = precision_recall(-nearest.distances, nearest.correct, verdicts.revisits)
+    return {
+        "average_precision": average_precision(curve),
+        "recall_at_100_precision": recall_at_full_precision(curve),
+    }
 
 
 def _thresholds_held(verdicts: Verdicts, calibration: Calibration) -> list[dict[str, Any]]:
