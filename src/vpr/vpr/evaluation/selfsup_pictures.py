@@ -22,6 +22,7 @@ from vpr.supervision.kernel import SimilarityMatrices
 Matrix = NDArray[np.float64]
 PANELS_IN_ROW = 4  # of the histograms
 EVERY = slice(None)
+LEGEND_ROOM = 1.4  # of a diagram that ends at 1
 SAME_SPOT, AGAIN = 4.0, 10  # m, and keyframes later: a further pass of the same spot
 POINTS = STYLE | {"axes.axisbelow": True}  # points over the grid, not under it
 CHART, SQUARE = 1.25, 1.05  # width of a panel to its height
@@ -177,6 +178,7 @@ def draw_reliability(file: Path, panels: Mapping[str, Mapping[str, Reliability]]
                 sizes = 200.0 * diagram.counts / diagram.counts.max() + 6.0
                 panel.scatter(diagram.predicted, diagram.observed, s=sizes, color=line.get_color())
             panel.set(xlabel="predicted P(same place)", ylabel="share that was right", title=title)
+            panel.set_ylim(-0.05, LEGEND_ROOM)
             panel.legend(fontsize=8, loc="upper left")
         return _save(figure, file)
 
