@@ -116,10 +116,11 @@ def draw_neighbours(
         figure, axes = _row(2, 4.2)
         for (truth, named), line in zip(curves.items(), ("-", "--"), strict=True):
             for (name, curve), colour in zip(named.items(), (BEFORE, AFTER), strict=True):
-                style = {"label": f"{name}, {truth}", "color": colour, "linestyle": line}
-                axes[0].plot(curve.recall, curve.precision, **style)
+                label = f"{name}, {truth}"
+                axes[0].plot(curve.recall, curve.precision, color=colour, linestyle=line)
                 scale = 1.0 if level == "neighbours" else 1.0 / curve.levels.max()
-                axes[1].plot(curve.levels * scale, curve.recall, **style)
+                levels = curve.levels * scale
+                axes[1].plot(levels, curve.recall, color=colour, linestyle=line, label=label)
         axes[0].set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.02))
         shown = level if level == "neighbours" else f"{level}, share of the largest"
         axes[1].set(xlabel=shown, ylabel="recall", ylim=(0, 1.02))
