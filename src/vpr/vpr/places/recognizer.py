@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +12,6 @@ from numpy.typing import NDArray
 from vpr.config import SequenceMatchingConfig
 from vpr.geometry import relative, translation_norm
 from vpr.maps.folder import Part, PartDigest, PartWriter
-from vpr.models.calibration import Calibration
-from vpr.models.descriptor_model import DescriptorModel
 from vpr.places.keyframes import KeyframeSelector
 from vpr.places.memory import ChosenPlaces, PlaceMemory, StateError
 from vpr.places.methods import make_method
@@ -27,6 +26,10 @@ from vpr.records import (
     PlaceMatches,
     Pose,
 )
+
+if TYPE_CHECKING:  # without PyTorch, which costs 200 MB, unless there is a model to adopt
+    from vpr.models.calibration import Calibration
+    from vpr.models.descriptor_model import DescriptorModel
 
 UNIT_LENGTH_TOLERANCE = 1e-2
 STEPS = 20  # last ones between keyframes, whose median is the spacing
