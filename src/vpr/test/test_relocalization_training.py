@@ -123,3 +123,9 @@ def test_damaged_and_foreign_models_are_refused(tmp_path):
     save_file({"x": np.zeros(3, np.float32)}, file)
     with pytest.raises(WeightsError, match="not an S3E model"):
         S3eModel.load(file)
+
+
+def test_the_shipped_model_embeds():
+    embedded = S3eModel.load().embed(list(wall(laps=1, views=2, size=(320, 240)).images))
+    assert embedded.shape == (2, 128)
+    assert np.allclose(np.linalg.norm(embedded, axis=1), 1.0, atol=1e-5)

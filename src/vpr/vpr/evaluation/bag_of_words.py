@@ -72,10 +72,12 @@ class VocabularyTree:
 
 def orb_descriptors(image: Image) -> Descriptors:
     """(N, 32) ORB descriptors of an image; none where it has no corners."""
-    _, found = cv2.ORB.create(nfeatures=FEATURES, fastThreshold=7).detectAndCompute(
-        grey_of(image), None
-    )
-    return np.zeros((0, 32), np.uint8) if found is None else np.asarray(found, np.uint8)
+    orb, grey = cv2.ORB.create(nfeatures=FEATURES, fastThreshold=7), grey_of(image)
+    keypoints = orb.detect(grey, None)
+    if not keypoints:
+        return np.zeros((0, 32), np.uint8)
+    _, found = orb.compute(grey, keypoints)
+    return np.asarray(found, np.uint8)
 
 
 def l1_similarities(

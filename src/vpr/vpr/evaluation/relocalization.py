@@ -104,5 +104,12 @@ def similarity_row(
         "map_maximum": float(blocks.max()),
         "pair_maximum": float(error.max()),
         "always_zero": float(truth[apart].mean()),
-        "correlation": float(np.corrcoef(predicted[apart], truth[apart])[0, 1]),
+        "correlation": _correlation(predicted[apart], truth[apart]),
     }
+
+
+def _correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """Pearson's coefficient; 0 where one of the two never changes."""
+    if float(one.std()) == 0.0 or float(other.std()) == 0.0:
+        return 0.0
+    return float(np.corrcoef(one, other)[0, 1])

@@ -39,6 +39,10 @@ class SequenceRow:
     recalls: tuple[float, ...]  # at RANKS
     queries: int
 
+    def named(self, method: str) -> SequenceRow:
+        """The same under another name."""
+        return SequenceRow(method, self.sequence_length, self.recalls, self.queries)
+
     def to_json(self) -> dict[str, Any]:
         """The row under the names of its columns."""
         named = {f"recall@{k}": recall for k, recall in zip(RANKS, self.recalls, strict=True)}
@@ -145,6 +149,7 @@ def evaluate_family(
     transforms: Sequence[Path] = (),
     shortlisters: Sequence[Path] = (),
     report: Callable[[SequenceRow], None] = lambda row: None,
+    frozen: bool = True,
     **settings: Any,
 ) -> list[SequenceRow]:
     """Every method that the given files allow.
@@ -153,15 +158,15 @@ def evaluate_family(
         transforms: of one frame (S1, SeqMatchNet); each is a row of its own.
         shortlisters: of several frames (S5); alone, and re-ranked by the last of ``transforms``.
         report: told of each row as it is ready.
+        frozen: also those methods that need no file.
     """
     rows: list[SequenceRow] = []
 
     def add(name: str, method: str, **more: str) -> None:
-        row = evaluate_method(compared, method, length, **settings, **more)
-        rows.append(SequenceRow(name, row.sequence_length, row.recalls, row.queries))
+        rows.append(evaluate_method(compared, method, length, **settings, **more).named(name))
         report(rows[-1])
 
-    for method in ("single", "smoothing", "delta", "sequence_matching"):
+    for method in ("single", "smoothing", "delta", "sequence_matching") if frozen else ():
         add(method, method)
     for path in transforms:
         record = read_seqnet(path).training_record

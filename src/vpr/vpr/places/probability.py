@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit
 
 from vpr.config import RelocalizationConfig, SequenceMatchingConfig
 
@@ -34,5 +35,4 @@ class StandoutProbability:
 
 
 def _logistic(scores: NDArray[np.float64], midpoint: float, width: float) -> NDArray[np.float64]:
-    exponents = (midpoint - scores) / width
-    return np.asarray(1.0 / (1.0 + np.exp(np.clip(exponents, -60.0, 60.0))), np.float64)
+    return np.asarray(expit((scores - midpoint) / width), np.float64)

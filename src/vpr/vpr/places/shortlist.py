@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpr.config import SequenceMatchingConfig
+from vpr.places.descriptors import dot_products
 from vpr.places.encoded import EncodedPlaces
 
 SAMPLE = 512  # places whose similarities tell the mean and deviation of a row
@@ -58,7 +59,7 @@ class Shortlist:
         self._index.train(trained_on)
         self._index.nprobe = min(config.shortlist_clusters, clusters)
         self._size = config.shortlist_size
-        self._sample = trained_on[:SAMPLE].copy()
+        self._sample = trained_on[:SAMPLE].astype(np.float16)
         self._count = 0
         self._forgotten: set[tuple[int, int]] = set()
         while self._count < count:
@@ -88,9 +89,12 @@ class Shortlist:
         found = places[0] >= 0
         return places[0][found], similarities[0][found]
 
-    def sampled(self, descriptor: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Similarities of a random sample of the places: what an average place looks like."""
-        return np.asarray(self._sample @ descriptor)
+    def average(self, descriptor: NDArray[np.float32]) -> tuple[float, float]:
+        """Mean and deviation of the similarities of a random sample of the places."""
+        sampled = dot_products(self._sample, descriptor)
+        mean = float(sampled.sum()) / len(sampled)
+        sampled -= np.float32(mean)
+        return mean, float(np.sqrt(np.dot(sampled, sampled) / len(sampled)))
 
 
 class GrowingShortlist:
