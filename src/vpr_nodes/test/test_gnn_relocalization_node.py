@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import LATCHED, image_msg
+from conftest import LATCHED, PATIENCE, image_msg
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from made_up_gallery import CAMERA, CAMERA_IN_BASE, Gallery, save_model
 from nav_msgs.msg import Odometry
@@ -77,7 +77,8 @@ class Robot:
                 and probe.node.count_subscribers("/camera/depth/image_raw") == 2
                 and probe.node.count_subscribers("/keyframe") == 4
                 and probe.node.count_subscribers("/graph") == 2
-            )
+            ),
+            3 * PATIENCE,  # four processes begin at once
         )
         probe.spin(2.0)  # until the nodes have found each other too
 
