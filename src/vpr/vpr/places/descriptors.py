@@ -105,6 +105,11 @@ class DescriptorRows:
         result[~old] = self._new.rows[rows[~old] - self._stored_rows]
         return single_precision(result)
 
+    def release(self) -> None:
+        """Keep nothing of the map in memory; what is needed of it is read again."""
+        if self.stored is not None:
+            self.stored.release()
+
     @property
     def _stored_rows(self) -> int:
         return 0 if self.stored is None else len(self.stored)
