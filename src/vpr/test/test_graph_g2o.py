@@ -1,6 +1,7 @@
 """Reading g2o files strictly, writing them back, and optimizing them."""
 
 import json
+import re
 from pathlib import Path
 
 import gtsam
@@ -16,6 +17,7 @@ from vpr.graph.optimization import optimize
 from vpr.graph.outliers import with_false_closures
 from vpr.graph.pairwise import consistent_closures
 from vpr.graph.retrial import gate_of
+from vpr.graph.solution import UnsolvableGraph
 
 G2O = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "g2o"
 INFORMATION = "100 0 0 100 0 1000"
@@ -74,6 +76,12 @@ def test_order_tree_and_closures_of_a_drive(tmp_path):
         ("EDGE_SE2 0 -1 1 0 0 1 0 0 1 0 1", "'-1' is no vertex id"),
         ("VERTEX_SE3:QUAT 0 0 0 0 0 0 0 1", "don't mix"),
         ("FIX 700", "fixed vertex 700 is missing"),
+        ("EDGE_SE2 0 1 1e18 0 0 1 0 0 1 0 1", "pose is out of range"),
+        ("VERTEX_SE2 900 0 -1e300 0", "pose is out of range"),
+        ("EDGE_SE2 0 1 1 0 0 1e300 0 0 1e300 0 1e300", "information is out of range"),
+        ("EDGE_SE2 0 1 1 0 0 5e-324 0 0 5e-324 0 5e-324", "information is out of range"),
+        ("EDGE_SE2 0 1 1 0 0 1e-310 0 0 1 0 1", "not positive definite"),
+        ("EDGE_SE2 0 1 1 0 0 1 1e300 0 1 0 1", "information is out of range"),
     ],
 )
 def test_bad_lines_are_refused_with_their_place(tmp_path, line, words):
@@ -93,6 +101,75 @@ def test_missing_double_and_disconnected_vertices(tmp_path):
     assert "disconnected: 2 of 4 vertices, such as 5" in apart
     assert "disconnected" in refusal(tmp_path, [*vertices, edge.format(0, 1)])
     assert refusal(tmp_path, vertices).endswith("has no edge")
+
+
+MAGNITUDES = st.sampled_from(
+    [
+        "0",
+        "5e-324",
+        "1e-310",
+        "1e-200",
+        "1e-16",
+        "1e-12",
+        "1e-3",
+        "1e3",
+        "1e8",
+        "1e16",
+        "1e18",
+        "1e150",
+        "1e300",
+        "1.8e308",
+    ]
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    changes=st.lists(
+        st.tuples(st.integers(0, 23), st.integers(3, 11), MAGNITUDES, st.sampled_from(["", "-"])),
+        min_size=1,
+        max_size=3,
+    ),
+    robust=st.sampled_from(["none", "gnc", "pcm"]),
+    incremental=st.booleans(),
+)
+def test_absurd_magnitudes_are_refused_or_solved(tmp_path_factory, changes, robust, incremental):
+    """Whatever three numbers of a file say, no pose and no error comes out as NaN."""
+    lines = laps(count=18, a_lap=8, noise=0.3)[:24]
+    for line, word, magnitude, sign in changes:
+        words = lines[line % len(lines)].split()
+        words[word] = sign + magnitude
+        lines[line % len(lines)] = " ".join(words)
+    path = tmp_path_factory.mktemp("absurd") / "graph.g2o"
+    path.write_text("\n".join(lines) + "\n")
+    assert outcome(path, robust, incremental) in ("solved", "unsolvable", "refused with its line")
+
+
+def outcome(path, robust, incremental):
+    """What became of a file; NaN among its poses or in its error is no outcome."""
+    try:
+        result = optimize(read_g2o(path), robust, incremental)
+    except G2oError as error:
+        placed = re.match(rf"{re.escape(str(path))}:\d+: .*(range|definite|not finite)", str(error))
+        return "refused with its line" if placed else str(error)
+    except UnsolvableGraph as error:
+        return "unsolvable" if "can't be solved: " in str(error) else str(error)
+    numbers = [result.error, *np.ravel([pose.matrix() for pose in result.poses.values()])]
+    return "solved" if np.isfinite(numbers).all() else "not a number"
+
+
+@pytest.mark.parametrize("incremental", [False, True])
+@pytest.mark.parametrize("robust", ["none", "gnc"])
+@pytest.mark.parametrize(("odometry", "closures"), [("1e16", "1e-12"), ("1e-12", "1e16")])
+def test_a_graph_of_extremes_is_solved_or_said_to_be_unsolvable(
+    tmp_path, robust, incremental, odometry, closures
+):
+    lines = laps(noise=0.3)
+    for i, line in enumerate(lines):
+        own = odometry if i < 79 else closures
+        lines[i] = line.replace(INFORMATION, f"{own} 0 0 {own} 0 {own}")
+    path = written(tmp_path, lines)
+    assert outcome(path, robust, incremental) in ("solved", "unsolvable")
 
 
 def test_a_quaternion_that_is_none_is_refused(tmp_path):

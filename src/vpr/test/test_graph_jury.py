@@ -16,9 +16,11 @@ from test_graph_pose_graph import (
 )
 
 from vpr.geometry import pose_from_xy_yaw, relative
+from vpr.graph.case import Ruling
 from vpr.graph.edges import EdgeKind
-from vpr.graph.jury import Ruling, judge
+from vpr.graph.jury import judge
 from vpr.graph.jury_process import JuryError, JuryProcess
+from vpr.graph.pose_graph import PoseGraph
 from vpr.records import ClosureState
 
 LAP = 120
@@ -95,6 +97,43 @@ def test_where_all_closures_agree_nothing_is_changed():
     assert not ruling.changes
     assert graph.follow(ruling)
     np.testing.assert_array_equal(poses_of(graph), poses)
+
+
+@BOTH_GROUPS
+def test_a_graph_that_followed_is_solved_as_if_it_had_been_read_from_a_map(mode):
+    graph, _ = misled(mode)
+    assert graph.follow(judge(graph.case()))
+    poses = poses_of(graph)
+    restored = PoseGraph.restore(graph.config, graph.state())
+    np.testing.assert_allclose(poses, poses_of(restored), atol=2e-3)
+    assert graph.chi2() == pytest.approx(restored.chi2(), rel=1e-3)
+
+
+def test_a_graph_can_follow_again_and_again():
+    graph, _ = misled("se2")
+    first = judge(graph.case())
+    assert graph.follow(first)
+    chi2 = graph.chi2()
+    back = Ruling(first.readmitted, first.retracted, first.ids, first.poses)
+    assert graph.follow(back)
+    assert graph.follow(first)
+    graph.settle()
+    assert graph.chi2() == pytest.approx(chi2, rel=1e-2)
+
+
+def test_what_was_closed_anew_while_the_jury_was_out_is_not_let_in_twice():
+    graph, truth = misled("se2")
+    ruling = judge(graph.case())
+    number, reason = next(iter(ruling.readmitted.items()))
+    refused = graph.edges()[number]
+    assert graph.follow(Ruling(ruling.retracted, {}, ruling.ids, ruling.poses))
+    again = true_closure(truth, refused.to_id, refused.from_id)
+    assert graph.add_closure(again).state == ClosureState.VERIFIED
+    closures = graph.counters["closures"]
+    assert graph.follow(Ruling({}, {number: reason}, ruling.ids, ruling.poses))
+    assert graph.edges()[number].state == ClosureState.REJECTED
+    assert graph.counters["closures"] == closures
+    assert "readmitted" not in graph.counters
 
 
 def straight():

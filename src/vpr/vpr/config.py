@@ -435,6 +435,8 @@ class FineTuningConfig(NodeConfig):
     same_place_rotation: Annotated[float, Field(gt=0.0, le=3.15)]
     exclude_recent_keyframes: int = Field(ge=0)
     candidates: int = Field(ge=1, le=100)
+    impostors: int = Field(ge=0, le=100_000)
+    index: Literal["auto", "exact", "kd_tree", "graph"]
     wanted_precisions: Annotated[list[Annotated[float, Field(gt=0.0, lt=1.0)]], Field(min_length=1)]
     wanted_drives: Annotated[float, Field(gt=0.5, lt=1.0)]
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)]

@@ -40,6 +40,7 @@ from vpr.records import ClosureState
 from vpr.simulation.config import SimulationConfig
 from vpr.simulation.recording import record_drive
 from vpr_bringup.bench_graph import graph_lines
+from vpr_bringup.bench_map import map_rows
 from vpr_bringup.bench_semantics import semantics_rows
 from vpr_bringup.demo import REPOSITORY, DemoOptions, run_demo
 
@@ -77,6 +78,7 @@ def run_bench(out: Path, readme: Path | None) -> None:
         lambda: search_cost(details),
         lambda: [Line(*row) for row in graph_lines(data, out / "graph")],
         lambda: [Line(**row) for row in cost_rows(details)],
+        lambda: [Line(**row) for row in map_rows(details)],
         lambda: [Line(**row) for row in semantics_rows()],
     ):
         lines += section()

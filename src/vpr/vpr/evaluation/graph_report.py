@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from vpr.evaluation.graph_outliers import GNC_LIMIT
 from vpr.evaluation.pictures import AFTER, BEFORE, FAINT, REJECTED, STYLE
 
 Row = Mapping[str, Any]
@@ -52,7 +53,7 @@ def outlier_table(rows: Iterable[Row]) -> str:
         kinds = [[r for r in found if (r["group"] > 1) == grouped] for grouped in (False, True)]
         judged = " | ".join(_metres(kind) for kind in kinds)
         peers = " | ".join(
-            " / ".join(_mean([r for r in kind if peer in r], peer) for kind in kinds)
+            " / ".join(_peer([r[peer] for r in kind if peer in r]) for kind in kinds)
             for peer in ("believed_m", "gnc_m")
         )
         worst = f"{min(r['precision'] for r in found):.3f} / {min(r['recall'] for r in found):.3f}"
@@ -70,6 +71,14 @@ def _metres(rows: Sequence[Row]) -> str:
     worst = max(r["judged_m"] / r["clean_m"] if r["clean_m"] > 1e-3 else 0.0 for r in rows)
     ratio = f" (worst x{worst:.2f})" if worst else ""
     return f"{_mean(rows, 'judged_m')} m{ratio}"
+
+
+def _peer(errors: Sequence[float | None]) -> str:
+    """Mean in metres; None is a run that was stopped."""
+    ended = [error for error in errors if error is not None]
+    if not errors:
+        return "not run"
+    return f"{np.mean(ended):.2f}" if len(ended) == len(errors) else f"> {GNC_LIMIT} s"
 
 
 def _mean(rows: Sequence[Row], column: str) -> str:
@@ -114,7 +123,7 @@ def _outlier_panel(axes: Axes, rows: Sequence[Row]) -> None:
         for grouped, style in ((False, "-"), (True, "--")):
             found: dict[float, list[float]] = {}
             for row in rows:
-                if column in row and (row["group"] > 1) == grouped:
+                if row.get(column) is not None and (row["group"] > 1) == grouped:
                     found.setdefault(row["share"], []).append(row[column] / row["clean_m"])
             shares = sorted(found)
             means = [float(np.mean(found[share])) for share in shares]

@@ -131,6 +131,11 @@ class CondensedGraph:
     active: tuple[int, ...]
     runs: OdometryRuns
 
+    def chosen(self, measurements: Iterable[int]) -> frozenset[int]:
+        """Numbers here of measurements of the whole graph, all of which are here."""
+        place = {number: i for i, number in enumerate(self.numbers)}
+        return frozenset(place[number] for number in measurements)
+
     def expanded(self, values: gtsam.Values) -> gtsam.Values:
         """Poses of all vertices from those that are left."""
         return expanded(self.runs, self.active, values)

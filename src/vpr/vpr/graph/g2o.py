@@ -22,8 +22,9 @@ Matrix = NDArray[np.float64]
 
 _ROTATION_FIRST = np.array([3, 4, 5, 0, 1, 2])
 _UNIT_TOLERANCE = 0.01  # a quaternion further than this from length 1 is damage, not rounding
-_MAX_POSITION = 1e9  # m; beyond, double precision holds no millimetres
+_MAX_POSITION = 1e8  # m, further than round the Earth
 _MAX_INFORMATION = 1e16  # 10 nm
+_MIN_INFORMATION = 1e-12  # 1000 km: says nothing
 _MIN_RATIO = 1e-15  # of eigenvalues; below, double precision can't tell it from zero
 
 
@@ -78,6 +79,8 @@ class _Dialect:
             raise ValueError(f"information is out of range (eigenvalue {largest:.3g})")
         if smallest <= _MIN_RATIO * largest:
             raise ValueError(f"information is not positive definite (eigenvalue {smallest:.3g})")
+        if smallest < _MIN_INFORMATION:
+            raise ValueError(f"information is out of range (eigenvalue {smallest:.3g})")
         return result if self.dimension == 3 else result[np.ix_(_ROTATION_FIRST, _ROTATION_FIRST)]
 
     def upper_of(self, information: Matrix) -> list[float]:

@@ -8,19 +8,21 @@ the set that explains most (``vpr.graph.retrial``).
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import gtsam
 import numpy as np
 from numpy.typing import NDArray
 
+from vpr.graph.case import Case, Ruling
 from vpr.graph.edges import Edge, EdgeKind
 from vpr.graph.g2o import G2oGraph, Measurement, continued
 from vpr.graph.lie_group import LieGroup, lie_group
 from vpr.graph.pairwise import consistent_closures
+from vpr.graph.pieces import solved_piece
 from vpr.graph.retrial import Belief, Retrial, gate_of
-from vpr.graph.solution import factor_of, solve_batch
+from vpr.graph.solution import factor_of
 from vpr.records import ClosureState, Covariance
 
 # Holds a session whose closures are all in doubt: anywhere, as far as the closures are concerned.
@@ -28,42 +30,9 @@ LOOSE: Covariance = np.diag(np.square([1e4] * 3 + [10.0] * 3))  # m, rad
 MIN_SAVING = 1.0  # of cost, half a squared sigma: between equals, what is believed stays
 
 
-@dataclass(frozen=True)
-class Case:
-    """The map as it stands: what a jury needs, and nothing that changes while it thinks.
-
-    ``numbers`` are those of ``edges`` in the graph the case was taken from.
-    """
-
-    mode: str  # se3 | se2
-    ids: NDArray[np.int64]  # (N,) keyframes, ascending
-    sessions: NDArray[np.int64]  # (N,)
-    poses: NDArray[np.float64]  # (N, 4, 4) map_T_base
-    edges: tuple[Edge, ...]  # steps and closures with both ends in the map
-    numbers: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Ruling:
-    """What a jury made of a case; edges by their number in the graph, with the reason.
-
-    ``poses`` (N, 4, 4) are those of ``ids`` if the ruling is followed.
-    """
-
-    retracted: dict[int, str]
-    readmitted: dict[int, str]
-    ids: NDArray[np.int64]
-    poses: NDArray[np.float64]
-
-    @property
-    def changes(self) -> bool:
-        """Whether anything is to be done."""
-        return bool(self.retracted or self.readmitted)
-
-
 def judge(case: Case) -> Ruling:
     """Judge all closures of a case; takes as long as some batch solutions."""
-    group = lie_group(case.mode)
+    group = lie_group(case.config.mode)
     graph = _graph_of(case, group)
     factors = [factor_of(graph, measurement) for measurement in graph.measurements]
     live = gtsam.Values()
@@ -73,11 +42,8 @@ def judge(case: Case) -> Ruling:
     believed = frozenset(i for i in graph.closures if case.edges[i].state is verified)
     placed = replace(graph, initial=_placed(case, graph))
     count = len(graph.order)
-    best = min(
-        (Retrial(placed, factors, name).judge(count, believed, live) for name in ("pcm", "gnc")),
-        key=lambda belief: belief.cost,
-    )
-    if _cost(graph, factors, believed, live) - best.cost < MIN_SAVING:
+    best = Retrial(placed, factors, ("pcm", "gnc")).judge(count, believed, live)
+    if best.saving < MIN_SAVING:
         return Ruling({}, {}, case.ids, case.poses)
     return _ruling(case, graph, factors, believed, best)
 
@@ -157,17 +123,6 @@ def _by_odometry(graph: G2oGraph, session_of: dict[int, int]) -> dict[int, Any]:
     return poses
 
 
-def _cost(
-    graph: G2oGraph, factors: list[Any], believed: frozenset[int], start: gtsam.Values
-) -> float:
-    """What the present belief costs, solved for; as ``Retrial`` counts it, but in full inside."""
-    chosen = [factors[i] for i in sorted(graph.trusted | believed)]
-    values, most = solve_batch(graph, chosen, start).values, gate_of(graph) / 2.0
-    cost = float(sum(factor.error(values) for factor in chosen))
-    left = [factors[i].error(values) for i in graph.closures if i not in believed]
-    return cost + float(np.minimum(left, most).sum())
-
-
 def _ruling(
     case: Case, graph: G2oGraph, factors: list[Any], believed: frozenset[int], best: Belief
 ) -> Ruling:
@@ -186,4 +141,13 @@ def _ruling(
         "agree, once all were judged together"
         for i in sorted(best.kept - believed)
     }
-    return Ruling(retracted, readmitted, case.ids, lie_group(case.mode).poses(best.values))
+    group = lie_group(case.config.mode)
+    ruling = Ruling(retracted, readmitted, case.ids, group.poses(best.values))
+    return replace(ruling, poses=_settled(case, ruling))
+
+
+def _settled(case: Case, ruling: Ruling) -> NDArray[np.float64]:
+    """Poses as the graph itself will solve for them: with its robust noise, and no gate."""
+    poses = dict(zip(case.ids.tolist(), ruling.poses, strict=True))
+    edges = list(map(ruling.judged, case.numbers, case.edges))
+    return solved_piece(case.config, lie_group(case.config.mode), poses, edges).poses()

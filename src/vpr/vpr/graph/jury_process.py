@@ -12,7 +12,8 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from threading import Thread
 
-from vpr.graph.jury import Case, Ruling, judge
+from vpr.graph.case import Case, Ruling
+from vpr.graph.jury import judge
 
 NICENESS = 10  # the jury waits for the callbacks, never the other way round
 

@@ -7,11 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from vpr.graph.g2o import G2oGraph
 from vpr.graph.growing import GrowingGraph
 from vpr.graph.retrial import Retrial, gate_of
 from vpr.graph.solution import (
     Solution,
+    UnsolvableGraph,
     factor_of,
     initial_values,
     poses_of,
@@ -52,7 +55,24 @@ def optimize(
 
     Args:
         robust: none believes every closure; gnc and pcm say how a believed set is proposed.
+
+    Raises:
+        UnsolvableGraph: a linear system, or the error, is beyond double precision.
     """
+    try:
+        return _optimized(graph, robust, incremental, progress)
+    except np.linalg.LinAlgError as error:
+        raise UnsolvableGraph(f"graph can't be solved: {error}") from error
+    except RuntimeError as error:
+        cause = str(error).strip().partition("\n")[0]
+        if not cause.startswith("Indeterminate"):
+            raise
+        raise UnsolvableGraph(f"graph can't be solved: {cause}") from error
+
+
+def _optimized(
+    graph: G2oGraph, robust: Robust, incremental: bool, progress: Progress
+) -> Optimization:
     if incremental:
         return _Growth(graph, robust).run(progress)
     factors = [factor_of(graph, m) for m in graph.measurements]
@@ -93,7 +113,7 @@ class _Growth:
         self._graph = graph
         self._growing = GrowingGraph(graph)
         self._factors = [factor_of(graph, m) for m in graph.measurements]
-        self._retrial = None if robust == "none" else Retrial(graph, self._factors, robust)
+        self._retrial = None if robust == "none" else Retrial(graph, self._factors, (robust,))
         self._gate = gate_of(graph)
         self._kept: set[int] = set()
         self._seen = 0

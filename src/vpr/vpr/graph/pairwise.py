@@ -136,9 +136,12 @@ def grown_clique(agreeing: NDArray[np.bool_], seed: int) -> list[int]:
     """A clique around one member: the candidate that leaves most others is added until none is."""
     clique, candidates = [seed], np.flatnonzero(agreeing[seed])
     inner = agreeing[np.ix_(candidates, candidates)]
-    while len(candidates):
-        best = int(np.argmax(inner.sum(axis=1)))
+    stay = np.ones(len(candidates), bool)
+    degrees = inner.sum(axis=1)
+    while stay.any():
+        best = int(np.argmax(np.where(stay, degrees, -1)))
         clique.append(int(candidates[best]))
-        stay = inner[best]
-        candidates, inner = candidates[stay], inner[np.ix_(stay, stay)]
+        leave = stay & ~inner[best]
+        degrees -= inner[leave].sum(axis=0)
+        stay &= inner[best]
     return clique

@@ -1,58 +1,33 @@
 """The back end: keyframe odometry and loop closures in, a corrected trajectory out.
 
-Each session begins as an odometry chain of its own. The first session is the map. A later one is
-solved apart from it until enough closures agree where it is in a session of the map; then all its
-poses are set from these before they are linearised, so nothing jumps through a bad start.
-
-A closure enters when the graph does not contradict it and recent closures do not outvote it. A
-jury (``vpr.graph.jury``) may later take it out, or let in one that was refused: ``case`` is what it
-judges, ``follow`` does what it says.
+Keyframes and what ties them into one map are in ``vpr.graph.pieces``. Here closures are judged: one
+enters when the graph does not contradict it and recent closures do not outvote it; a session is
+tied to the map by closures that agree. A jury (``vpr.graph.jury``) may later take a closure out, or
+let in one that was refused: ``case`` is what it judges, ``follow`` does what it says.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from scipy.stats import chi2 as chi2_distribution
 
 from vpr.config import PoseGraphConfig
-from vpr.geometry import inverse, relative, rotation_angle, translation_norm
-from vpr.graph.edges import Edge, EdgeKind, EdgeVerdict, GraphNode, PoseGraphError, pose_problem
+from vpr.geometry import relative, rotation_angle, translation_norm
+from vpr.graph.case import Case, Ruling, case_of
+from vpr.graph.connectivity import connected_pieces
+from vpr.graph.edges import Edge, EdgeKind, EdgeVerdict, GraphNode
 from vpr.graph.fixes import FixError, Geodetic, fix_edge
-from vpr.graph.jury import Case, Ruling
-from vpr.graph.lie_group import LieGroup, lie_group
-from vpr.graph.measurements import (
-    ClosureError,
-    closure_edge,
-    constant_position_edge,
-    odometry_edge,
-)
+from vpr.graph.lie_group import lie_group
+from vpr.graph.measurements import ClosureError, closure_edge
+from vpr.graph.pieces import Node, Pieces
 from vpr.graph.recent import RecentClosures, Support
-from vpr.graph.smoother import Smoother
 from vpr.graph.state import GraphState
+from vpr.graph.verdicts import Verdicts
 from vpr.records import ClosureState, Covariance, GpsFix, Keyframe, LoopClosure, Pose
-
-
-@dataclass(frozen=True)
-class _Node:
-    id: int
-    session: int
-    stamp_ns: int
-    odometry: Pose | None  # odom_T_base
-
-
-@dataclass
-class _Session:
-    smoother: Smoother
-    nodes: list[_Node] = field(default_factory=list)
-    located: _Node | None = None  # newest node that has odometry
-    fixed: _Node | None = None  # newest node whose GPS fix is used
 
 
 class PoseGraph:
@@ -66,16 +41,11 @@ class PoseGraph:
         self.counters: Counter[str] = Counter()
         self._group = lie_group(config.mode)
         self._gate = float(chi2_distribution.ppf(config.gate_probability, self._group.dimension))
-        self._nodes: dict[int, _Node] = {}
-        self._sessions: dict[int, _Session] = {}
+        self._pieces = Pieces(config, self._group, self.counters)
         self._edges: list[Edge] = []
-        self._closed_pairs: set[tuple[int, int]] = set()
-        self._map: Smoother | None = None
+        self._verdicts = Verdicts()
         self._recent = RecentClosures(self._group, config.recent_closures, self._gate)
         self._followed = 0  # edges that the recent closures know of
-        self._told: dict[tuple[int, int], LoopClosure] = {}  # as they came
-        self._waiting: set[tuple[int, int]] = set()  # for others to join two sessions with
-        self._reversals: list[LoopClosure] = []
         self._origin: Geodetic | None = None  # of the ENU frame: the first fix
         self._loose_fixes: list[Edge] = []  # of keyframes too close together to use them yet
         self._judged = 0  # edges when a case was last taken
@@ -88,22 +58,12 @@ class PoseGraph:
         Raises:
             PoseGraphError: an id or a stamp that does not ascend, or odometry that is no pose.
         """
-        odometry = self._checked_odometry(keyframe)
-        node = _Node(keyframe.id, keyframe.session, keyframe.stamp_ns, odometry)
-        session = self._sessions.get(node.session)
-        if session is None:
-            session = self._begin_session(node)
-        else:
-            edge = self._step(session, node)
-            session.smoother.extend(edge)
-            self._edges.append(edge)
-        self._nodes[node.id] = node
-        session.nodes.append(node)
-        if odometry is not None:
-            session.located = node
+        node, step = self._pieces.add(keyframe)
+        if step is not None:
+            self._edges.append(step)
         self.counters["keyframes"] += 1
         if self.config.gps and keyframe.fix is not None:
-            self._take_fix(node, session, keyframe.fix)
+            self._take_fix(node, keyframe.fix)
 
     def add_closure(self, closure: LoopClosure, by_hand: bool = False) -> EdgeVerdict:
         """Add a verified closure that fits what the graph knows; refuse any other with a reason.
@@ -113,88 +73,71 @@ class PoseGraph:
         """
         try:
             self._check_known(closure)
-            edge = closure_edge(self.config, self._group, closure, self._expected(closure))
+            expected = self._pieces.expected(closure.reference_id, closure.query_id)
+            edge = closure_edge(self.config, self._group, closure, expected)
         except ClosureError as refused:
             return self._refused(str(refused), refused.key)
-        self._told[_pair(edge.from_id, edge.to_id)] = closure
-        query = self._sessions[self._nodes[edge.to_id].session]
-        reference = self._sessions[self._nodes[edge.from_id].session]
-        if query.smoother is reference.smoother:
-            return self._close_loop(edge, query)
+        self._verdicts.hear(closure)
+        if expected is not None:
+            return self._close_loop(edge)
         support = self._support(edge)
         if not by_hand and not self._may_join(edge, support):
             return self._await(edge, support)
-        verdict = self._join(edge, reference.smoother, query.smoother)
+        verdict = self._join(edge)
         for other in support.agreeing:
-            if _pair(other.from_id, other.to_id) in self._waiting:
-                self._close_loop(other, query, awaited=True)
+            if self._verdicts.waits(other):
+                self._close_loop(other, awaited=True)
         return verdict
 
     def case(self) -> Case | None:
         """The map for a jury; None where no closure came since the last case."""
         new = self._edges[self._judged :]
-        if self._map is None or all(edge.kind is not EdgeKind.CLOSURE for edge in new):
+        smoother = self._pieces.map
+        if smoother is None or all(edge.kind is not EdgeKind.CLOSURE for edge in new):
             return None
         self._judged = len(self._edges)
-        sessions = [s for s in self._sessions.values() if s.smoother is self._map]
-        session_of = {node.id: node.session for session in sessions for node in session.nodes}
-        inside = [
-            i
-            for i, e in enumerate(self._edges)
-            if e.from_id in session_of and e.to_id in session_of and e.kind is not EdgeKind.FIX
-        ]
-        ids = sorted(session_of)
-        return Case(
-            self.config.mode,
-            np.array(ids, np.int64),
-            np.array([session_of[i] for i in ids], np.int64),
-            self._map.poses(),
-            tuple(self._edges[i] for i in inside),
-            tuple(inside),
-        )
+        return case_of(self.config, self._pieces.members(smoother), smoother.poses(), self._edges)
 
     def follow(self, ruling: Ruling) -> bool:
-        """Do what a jury says of a case of this graph; costs as much as a batch solution.
+        """Do what a jury says of a case of this graph; costs one elimination of the map.
 
         False where sessions were tied together in the meantime, or would fall apart: then nothing
         is done, and the next case holds what came since.
         """
+        open_ = {n: why for n, why in ruling.readmitted.items() if not self._closed(self._edges[n])}
+        ruling = replace(ruling, readmitted=open_)
         if not ruling.changes:
             return True
-        edges = list(self._edges)
-        for state, reasons in (
-            (ClosureState.REJECTED, ruling.retracted),
-            (ClosureState.VERIFIED, ruling.readmitted),
-        ):
-            for number, reason in reasons.items():
-                edges[number] = replace(edges[number], state=state, reason=reason)
-        poses = self._continued(ruling)
-        if poses is None or not _connected(poses.keys(), edges):
+        edges = [ruling.judged(number, edge) for number, edge in enumerate(self._edges)]
+        smoother = self._pieces.map
+        poses = ruling.continued(edges)
+        assert smoother is not None
+        if poses.keys() != self._pieces.members(smoother).keys() or _falls_apart(poses, edges):
             self.counters["rulings_overtaken"] += 1
             return False
         self._edges = edges
-        for number in ruling.retracted:
-            self._reverse(edges[number], "retracted")
-            self._recent.forget(edges[number])
-        for number in ruling.readmitted:
-            self._reverse(edges[number], "readmitted")
-        self._rebuild_map(poses)
+        retracted = [edges[number] for number in ruling.retracted]
+        readmitted = [edges[number] for number in ruling.readmitted]
+        for edge in retracted:
+            self._reverse(edge, "retracted")
+            self._recent.forget(edge)
+        for edge in readmitted:
+            self._reverse(edge, "readmitted")
+        self._pieces.replace_map(smoother.renewed(poses, retracted, readmitted))
         return True
 
     def take_reversals(self) -> list[LoopClosure]:
         """Closures whose verdict has changed since this was last asked, with their new one."""
-        reversals, self._reversals = self._reversals, []
-        return reversals
+        return self._verdicts.take_reversals()
 
     def settle(self) -> None:
         """Solve to convergence, as before a map is saved; takes as long as a batch solution."""
-        for smoother in self._smoothers():
+        for smoother in self._pieces.smoothers():
             smoother.settle()
 
     def anchored(self, session: int) -> bool:
         """Whether a session has its place in the map."""
-        known = self._sessions.get(session)
-        return known is not None and known.smoother is self._map
+        return self._pieces.anchored(session)
 
     def map_to_odom(self, session: int) -> Pose | None:
         """map_T_odom of a session; None while it has no place in the map, or without odometry.
@@ -202,12 +145,7 @@ class PoseGraph:
         It steps when a closure is added, by what the verdict says; smoothing the step is left to
         whoever publishes it.
         """
-        known = self._sessions.get(session)
-        if known is None or known.smoother is not self._map or known.located is None:
-            return None
-        node = known.located
-        assert node.odometry is not None
-        return known.smoother.pose(node.id) @ inverse(node.odometry)
+        return self._pieces.map_to_odom(session)
 
     def trajectory(self) -> list[GraphNode]:
         """All keyframes that have a place in the map, ascending by id."""
@@ -215,10 +153,11 @@ class PoseGraph:
 
     def nodes(self) -> list[GraphNode]:
         """All keyframes, ascending by id."""
-        poses = {i: pose for smoother in self._smoothers() for i, pose in self._poses_of(smoother)}
+        pieces = self._pieces
+        poses = {i: p for smoother in pieces.smoothers() for i, p in pieces.poses(smoother).items()}
         return [
             GraphNode(node.id, node.session, node.stamp_ns, poses[i], self.anchored(node.session))
-            for i, node in sorted(self._nodes.items())
+            for i, node in sorted(pieces.nodes.items())
         ]
 
     def edges(self) -> list[Edge]:
@@ -227,27 +166,27 @@ class PoseGraph:
 
     def chi2(self) -> float:
         """Twice the error of all factors."""
-        return sum(smoother.chi2() for smoother in self._smoothers())
+        return sum(smoother.chi2() for smoother in self._pieces.smoothers())
 
     def latest_covariance(self, session: int) -> Covariance | None:
         """Marginal covariance of map_T_base of a session's newest keyframe; None if unanchored."""
         if not self.anchored(session):
             return None
-        known = self._sessions[session]
+        known = self._pieces.sessions[session]
         return known.smoother.covariance(known.nodes[-1].id)
 
     def state(self) -> GraphState:
         """All that is needed to go on in another process."""
-        nodes = self.nodes()
-        smoothers = self._smoothers()
+        nodes, pieces = self.nodes(), self._pieces
+        number = {smoother: i for i, smoother in enumerate(pieces.smoothers())}
         return GraphState(
             ids=np.array([node.id for node in nodes], np.int64),
             sessions=np.array([node.session for node in nodes], np.int64),
             stamps_ns=np.array([node.stamp_ns for node in nodes], np.int64),
             poses=np.array([node.pose for node in nodes]).reshape(-1, 4, 4),
-            odometry=_stacked([self._nodes[node.id].odometry for node in nodes]),
+            odometry=_stacked([pieces.nodes[node.id].odometry for node in nodes]),
             pieces=np.array(
-                [smoothers.index(self._sessions[node.session].smoother) for node in nodes], np.int64
+                [number[pieces.sessions[node.session].smoother] for node in nodes], np.int64
             ),
             edges=tuple(self._edges),
             origin=self._origin,
@@ -262,43 +201,18 @@ class PoseGraph:
         """
         state.check()
         graph = cls(config)
-        for row, keyframe_id in enumerate(state.ids.tolist()):
-            odometry = state.odometry[row]
-            graph._nodes[keyframe_id] = _Node(
-                keyframe_id,
-                int(state.sessions[row]),
-                int(state.stamps_ns[row]),
-                odometry if np.isfinite(odometry).all() else None,
-            )
-        for piece in np.unique(state.pieces).tolist():
-            graph._restore_piece(state, np.flatnonzero(state.pieces == piece))
-        graph._recount(state.edges)
+        graph._pieces.restore(state)
+        graph._edges = list(state.edges)
         graph._origin = state.origin
+        verified = [edge for edge in state.edges if _is_closed(edge)]
+        for edge in verified:
+            graph._verdicts.accept(edge)
+        graph.counters.update(keyframes=len(state.ids), closures=len(verified))
         return graph
 
-    def _checked_odometry(self, keyframe: Keyframe) -> Pose | None:
-        name = f"keyframe {keyframe.id}"
-        if keyframe.id in self._nodes:
-            stamp = self._nodes[keyframe.id].stamp_ns
-            raise PoseGraphError(f"{name} is here already, seen at {stamp} ns: ids must be unique")
-        if self._nodes and keyframe.id <= next(reversed(self._nodes)):
-            raise PoseGraphError(f"{name} comes after keyframe {next(reversed(self._nodes))}")
-        session = self._sessions.get(keyframe.session)
-        if session is not None and keyframe.stamp_ns <= session.nodes[-1].stamp_ns:
-            raise PoseGraphError(
-                f"{name}: stamp {keyframe.stamp_ns} ns is not after "
-                f"{session.nodes[-1].stamp_ns} ns of session {keyframe.session}"
-            )
-        if keyframe.odometry is None:
-            return None
-        if problem := pose_problem(keyframe.odometry):
-            raise PoseGraphError(f"{name}: odometry {problem}")
-        if keyframe.odometry_covariance is None or not keyframe.odometry_covariance.any():
-            self.counters["odometry_without_covariance"] += 1  # steps have one of their own
-        return self._group.pose(self._group.element(keyframe.odometry))
-
-    def _take_fix(self, node: _Node, session: _Session, fix: GpsFix) -> None:
+    def _take_fix(self, node: Node, fix: GpsFix) -> None:
         """Tie a keyframe to the globe, once its session has moved far enough to be placed on it."""
+        session = self._pieces.sessions[node.session]
         if session.fixed is not None:
             poses = session.smoother.pose(session.fixed.id), session.smoother.pose(node.id)
             if translation_norm(relative(*poses)) < self.config.gps_distance:
@@ -316,41 +230,16 @@ class PoseGraph:
             self._edges += added
             self._loose_fixes = [e for e in self._loose_fixes if e.to_id not in session.smoother]
 
-    def _begin_session(self, node: _Node) -> _Session:
-        smoother = Smoother(self.config, self._group)
-        smoother.start(node.id, np.eye(4) if node.odometry is None else node.odometry)
-        if self._map is None:
-            self._map = smoother
-        self._sessions[node.session] = _Session(smoother)
-        return self._sessions[node.session]
-
-    def _step(self, session: _Session, node: _Node) -> Edge:
-        """Edge from the newest node with odometry; failing that, from the newest of all."""
-        last, located = session.nodes[-1], session.located
-        if node.odometry is None:
-            self.counters["missing_odometry"] += 1
-            return constant_position_edge(self.config, last.id, node.id, "no odometry")
-        if located is None or located.odometry is None:
-            return constant_position_edge(self.config, last.id, node.id, "first odometry")
-        step = relative(located.odometry, node.odometry)
-        seconds = (node.stamp_ns - located.stamp_ns) / 1e9
-        if translation_norm(step) > self.config.odometry_max_speed * seconds:
-            self.counters["odometry_jumps"] += 1
-            reason = f"odometry jumped {translation_norm(step):.1f} m in {seconds:.2f} s"
-            return constant_position_edge(self.config, last.id, node.id, reason)
-        return odometry_edge(self.config, located.id, node.id, step)
-
     def _check_known(self, closure: LoopClosure) -> None:
         if closure.state is not ClosureState.VERIFIED:
             raise ClosureError("not_verified", f"closure is {closure.state.name}, not VERIFIED")
         for keyframe_id in (closure.query_id, closure.reference_id):
-            if keyframe_id not in self._nodes:
+            if keyframe_id not in self._pieces.nodes:
                 message = f"keyframe {keyframe_id} is not in the graph"
                 raise ClosureError("unknown_keyframe", message)
         if closure.query_id == closure.reference_id:
             raise ClosureError("same_keyframe", f"keyframe {closure.query_id} closed to itself")
-        pair = _pair(closure.query_id, closure.reference_id)
-        if pair in self._closed_pairs or pair in self._waiting:
+        if self._verdicts.known(closure.query_id, closure.reference_id):
             message = f"keyframes {closure.reference_id} and {closure.query_id} are closed already"
             raise ClosureError("duplicate", message)
 
@@ -358,21 +247,24 @@ class PoseGraph:
         self.counters[f"refused_{key}"] += 1
         return EdgeVerdict(ClosureState.REJECTED, reason, key, chi2, self._gate)
 
-    def _expected(self, closure: LoopClosure) -> Pose | None:
-        """reference_T_query by the graph; None where nothing ties the two."""
-        ends = closure.reference_id, closure.query_id
-        smoothers = [self._sessions[self._nodes[end].session].smoother for end in ends]
-        if smoothers[0] is not smoothers[1]:
-            return None
-        return relative(*(smoothers[0].pose(end) for end in ends))
+    def _refused_edge(self, edge: Edge, reason: str, key: str) -> EdgeVerdict:
+        self._edges.append(replace(edge, state=ClosureState.REJECTED, reason=reason))
+        self._verdicts.refuse(edge)
+        return self._refused(reason, key, edge.chi2)
+
+    def _accept(self, edge: Edge) -> None:
+        self._edges.append(edge)
+        self._verdicts.accept(edge)
+        self.counters["closures"] += 1
 
     def _support(self, edge: Edge) -> Support:
         self._recent.follow(self._edges[self._followed :])
         self._followed = len(self._edges)
-        sessions = self._nodes[edge.from_id].session, self._nodes[edge.to_id].session
+        nodes = self._pieces.nodes
+        sessions = nodes[edge.from_id].session, nodes[edge.to_id].session
         support, forgotten = self._recent.consider(edge, sessions)
         for old in forgotten:
-            if _pair(old.from_id, old.to_id) in self._waiting:
+            if self._verdicts.waits(old):
                 reason = "no other closure agreed where it would tie two sessions"
                 self._edges.append(replace(old, state=ClosureState.REJECTED, reason=reason))
                 self._reverse(self._edges[-1], "no_agreement")
@@ -384,7 +276,7 @@ class PoseGraph:
         return len(queries) >= self.config.joining_closures and not support.outvoted
 
     def _await(self, edge: Edge, support: Support) -> EdgeVerdict:
-        self._waiting.add(_pair(edge.from_id, edge.to_id))
+        self._verdicts.wait(edge)
         self.counters["closures_awaited"] += 1
         count, needed = len(support.agreeing) + 1, self.config.joining_closures
         reason = f"waits: {count} closures agree where it ties two sessions, {needed} needed"
@@ -392,22 +284,13 @@ class PoseGraph:
             reason = f"waits: {support.rivals} recent closures tie the sessions elsewhere"
         return EdgeVerdict(ClosureState.CANDIDATE, reason, gate=self._gate)
 
-    def _refused_edge(self, edge: Edge, reason: str, key: str) -> EdgeVerdict:
-        self._edges.append(replace(edge, state=ClosureState.REJECTED, reason=reason))
-        return self._refused(reason, key, edge.chi2)
-
-    def _accept(self, edge: Edge) -> None:
-        self._edges.append(edge)
-        self._closed_pairs.add(_pair(edge.from_id, edge.to_id))
-        self.counters["closures"] += 1
-
-    def _close_loop(self, edge: Edge, query: _Session, awaited: bool = False) -> EdgeVerdict:
+    def _close_loop(self, edge: Edge, awaited: bool = False) -> EdgeVerdict:
         """Add a closure within a piece, unless the graph or recent closures say otherwise.
 
         One that the graph contradicts has no vote on later ones; the jury hears it again.
         """
-        smoother, newest = query.smoother, query.nodes[-1].id
-        self._waiting.discard(_pair(edge.from_id, edge.to_id))
+        session = self._pieces.session_of(edge.to_id)
+        smoother, newest = session.smoother, session.nodes[-1].id
         chi2 = smoother.innovation(edge).chi2
         edge = replace(edge, chi2=chi2)
         if not chi2 <= self._gate:
@@ -420,59 +303,39 @@ class PoseGraph:
         smoother.close(edge)
         self._accept(edge)
         correction = relative(before, smoother.pose(newest))
-        reason = f"chi2 {chi2:.1f} <= {self._gate:.1f}"
         return EdgeVerdict(
             ClosureState.VERIFIED,
-            reason,
+            f"chi2 {chi2:.1f} <= {self._gate:.1f}",
             chi2=chi2,
             gate=self._gate,
             correction_translation=translation_norm(correction),
             correction_rotation=rotation_angle(correction),
         )
 
-    def _join(self, edge: Edge, reference: Smoother, query: Smoother) -> EdgeVerdict:
-        """Tie two pieces together; the map, or else the older piece, keeps its frame."""
-        if query is self._map:
-            base, other = query, reference
-            base_T_other = base.pose(edge.to_id) @ inverse(other.pose(edge.from_id) @ edge.measured)
-        else:
-            base, other = reference, query
-            base_T_other = base.pose(edge.from_id) @ edge.measured @ inverse(other.pose(edge.to_id))
-        moved = {i: base_T_other @ pose for i, pose in self._poses_of(other)}
-        edges = [known for known in self._edges if known.to_id in moved]
-        verified = [e for e in edges if e.state is ClosureState.VERIFIED]
-        base.absorb(moved, [e for e in verified if e.kind is not EdgeKind.FIX] + [edge])
-        base.add_fixes([e for e in verified if e.kind is EdgeKind.FIX])
-        joined = tuple(s for s, session in self._sessions.items() if session.smoother is other)
-        for session in joined:
-            self._sessions[session].smoother = base
+    def _join(self, edge: Edge) -> EdgeVerdict:
+        base, joined = self._pieces.join(edge, self._edges)
         self._accept(edge)
-        names = ", ".join(map(str, joined))
-        where = "the map" if base is self._map else "another session that is not in the map yet"
-        anchored = joined if base is self._map else ()
-        reason = f"ties session {names} to {where}"
+        names, in_map = ", ".join(map(str, joined)), base is self._pieces.map
+        where = "the map" if in_map else "another session that is not in the map yet"
         return EdgeVerdict(
-            ClosureState.VERIFIED, reason, gate=self._gate, anchored_sessions=anchored
+            ClosureState.VERIFIED,
+            f"ties session {names} to {where}",
+            gate=self._gate,
+            anchored_sessions=joined if in_map else (),
         )
+
+    def _closed(self, edge: Edge) -> bool:
+        """Whether the keyframes of a closure are closed by another."""
+        return self._verdicts.known(edge.from_id, edge.to_id)
 
     def _reverse(self, edge: Edge, key: str) -> None:
         """Note that a closure's verdict has changed to that of its edge."""
-        pair, verified = _pair(edge.from_id, edge.to_id), edge.state is ClosureState.VERIFIED
-        self._waiting.discard(pair)
-        (self._closed_pairs.add if verified else self._closed_pairs.discard)(pair)
+        self._verdicts.reverse(edge, key, self._retold(edge))
         self.counters[key] += 1
-        self._reversals.append(
-            replace(
-                self._told.get(pair) or self._retold(edge),
-                state=edge.state,
-                reason=edge.reason,
-                rejected_by="" if verified else key,
-            )
-        )
 
     def _retold(self, edge: Edge) -> LoopClosure:
         """The closure of an edge that came from a map."""
-        query, reference = self._nodes[edge.to_id], self._nodes[edge.from_id]
+        query, reference = self._pieces.nodes[edge.to_id], self._pieces.nodes[edge.from_id]
         return LoopClosure(
             query.id,
             query.session,
@@ -486,81 +349,15 @@ class PoseGraph:
             covariance=edge.covariance,
         )
 
-    def _continued(self, ruling: Ruling) -> dict[int, Pose] | None:
-        """Poses of the map by a ruling and, behind its last keyframe, by odometry.
 
-        None where the map has other sessions' keyframes that the ruling does not know.
-        """
-        poses = dict(zip(ruling.ids.tolist(), ruling.poses, strict=True))
-        for session in self._sessions.values():
-            if session.smoother is self._map and session.nodes[0].id not in poses:
-                return None
-        for edge in self._edges:
-            if edge.is_step and edge.to_id not in poses and edge.from_id in poses:
-                poses[edge.to_id] = poses[edge.from_id] @ edge.measured
-        return poses
-
-    def _rebuild_map(self, poses: dict[int, Pose]) -> None:
-        rebuilt = _solved(self.config, self._group, poses, self._edges)
-        for session in self._sessions.values():
-            if session.smoother is self._map:
-                session.smoother = rebuilt
-        self._map = rebuilt
-
-    def _smoothers(self) -> list[Smoother]:
-        """The separate pieces, the map first."""
-        return list(dict.fromkeys(session.smoother for session in self._sessions.values()))
-
-    def _poses_of(self, smoother: Smoother) -> list[tuple[int, Pose]]:
-        sessions = [s for s in self._sessions.values() if s.smoother is smoother]
-        ids = sorted(node.id for session in sessions for node in session.nodes)
-        return list(zip(ids, smoother.poses(), strict=True))
-
-    def _restore_piece(self, state: GraphState, rows: NDArray[np.int64]) -> None:
-        nodes = [self._nodes[i] for i in state.ids[rows].tolist()]
-        poses = {node.id: pose for node, pose in zip(nodes, state.poses[rows], strict=True)}
-        smoother = _solved(self.config, self._group, poses, state.edges)
-        self._map = self._map or smoother
-        for node in nodes:
-            session = self._sessions.setdefault(node.session, _Session(smoother))
-            session.nodes.append(node)
-            session.located = node if node.odometry is not None else session.located
-
-    def _recount(self, edges: tuple[Edge, ...]) -> None:
-        self._edges = list(edges)
-        verified = [
-            e for e in edges if e.kind is EdgeKind.CLOSURE and e.state is ClosureState.VERIFIED
-        ]
-        self._closed_pairs = {_pair(edge.from_id, edge.to_id) for edge in verified}
-        self.counters.update(keyframes=len(self._nodes), closures=len(verified))
+def _is_closed(edge: Edge) -> bool:
+    return edge.kind is EdgeKind.CLOSURE and edge.state is ClosureState.VERIFIED
 
 
-def _solved(
-    config: PoseGraphConfig, group: LieGroup, poses: dict[int, Pose], edges: Iterable[Edge]
-) -> Smoother:
-    """A connected piece from poses close to right, ascending by id, and all edges among them."""
-    smoother, (first, *others) = Smoother(config, group), poses
-    smoother.start(first, poses[first])
-    if others:
-        verified = ClosureState.VERIFIED
-        inside = [e for e in edges if e.to_id in poses and e.state is verified]
-        known = [e for e in inside if e.kind is not EdgeKind.FIX]
-        smoother.absorb({i: poses[i] for i in others}, known)
-        smoother.add_fixes([e for e in inside if e.kind is EdgeKind.FIX])
-    return smoother
-
-
-def _connected(ids: Iterable[int], edges: Iterable[Edge]) -> bool:
-    """Whether verified edges tie all keyframes together."""
-    place = {keyframe_id: i for i, keyframe_id in enumerate(ids)}
-    good = [e for e in edges if e.state is ClosureState.VERIFIED and e.to_id in place]
-    rows = [place[e.from_id] for e in good], [place[e.to_id] for e in good]
-    links = coo_array((np.ones(len(good)), rows), shape=(len(place), len(place)))
-    return int(connected_components(links, directed=False)[0]) == 1
-
-
-def _pair(a: int, b: int) -> tuple[int, int]:
-    return (a, b) if a < b else (b, a)
+def _falls_apart(poses: dict[int, Pose], edges: list[Edge]) -> bool:
+    """Whether verified edges no longer tie all keyframes together."""
+    inside = [edge for edge in edges if edge.to_id in poses]
+    return bool(connected_pieces(np.array(sorted(poses), np.int64), inside).any())
 
 
 def _stacked(poses: list[Pose | None]) -> NDArray[np.float64]:

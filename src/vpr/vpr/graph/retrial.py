@@ -1,21 +1,26 @@
 """Which closures of a graph to believe, judged all together.
 
-A believed set is good when its truncated cost is low: half the squared whitened residuals of the
-odometry and of each closure, a closure costing at most half the gate. Closures that say the same
-of the same stretch are one group, and a group has few votes however large it is: a place that
-looks like another does so in image after image.
+A believed set is good when its cost is low: half the squared whitened residuals of the odometry and
+of each believed closure, and for each other one the same, but at most half the gate. Closures that
+say the same of the same stretch are one group, and what is left out of a group costs little however
+large it is: a place that looks like another does so in image after image.
 
 Sets are proposed by graduated non-convexity (Yang et al., RA-L 2020), which begins without regard
 to what is believed so far, by the largest pairwise consistent set (Mangelsdorf et al., ICRA 2018),
 and by the set believed so far. From the best of them, groups are left out as long as that pays: a
 graph that bends to a wrong closure no longer shows which one it was.
+
+Odometry that is better than it claims bends cheaply. What is left of the residuals shows by how
+much (the variance of unit weight, Baarda 1968); groups are then weighed against that, as far as the
+residuals prove it, and with the poses so found each closure against what it claims.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import gtsam
 import numpy as np
@@ -25,24 +30,34 @@ from scipy.stats import chi2 as chi2_distribution
 
 from vpr.graph.condensing import CondensedGraph, condensed_graph
 from vpr.graph.g2o import G2oGraph
+from vpr.graph.leverage import Leverage
 from vpr.graph.pairwise import closing_chi2, largest_clique
 from vpr.graph.solution import chosen, factor_of, initial_values, prior_of, solve_batch
+
+Proposal = Literal["gnc", "pcm"]
 
 GATE_PROBABILITY = 0.99999  # a true closure is this likely to lie inside the gate
 ITERATIONS_A_STAGE = 3  # of Levenberg-Marquardt; to convergence takes 2-4 times as long for no gain
 VOTES = 3  # closures, whose price a group has beyond the error that true ones would have anyway
 NEAR = 3  # vertices at most between closures of a group, at both ends
-SUSPECTS = 8  # groups tried to be left out at a time
+SUSPECTS = 64  # groups whose leaving out is weighed at a time
+TRIALS = 8  # of them, left out one by one where all together does not pay
+MIN_VARIANCE = 0.01  # of unit weight: sigmas are not taken for more than ten times too large
 MAX_REFINEMENTS = 10  # rounds of solving and believing anew; three are usual
 
 
 @dataclass(frozen=True)
 class Belief:
-    """Closures held true, the poses that follow from them, and what they cost."""
+    """Closures held true, the poses that follow from them, and what they cost.
+
+    ``saving`` is how much less that is than what was believed before, in half squared sigmas of the
+    noise that the graph shows.
+    """
 
     kept: frozenset[int]
     values: gtsam.Values
     cost: float
+    saving: float = math.inf
 
 
 def gate_of(graph: G2oGraph) -> float:
@@ -57,10 +72,12 @@ class Retrial:
     counts for little.
     """
 
-    def __init__(self, graph: G2oGraph, factors: Sequence[Any], proposal: str) -> None:
+    def __init__(
+        self, graph: G2oGraph, factors: Sequence[Any], proposals: Sequence[Proposal]
+    ) -> None:
         self._graph = graph
         self._factors = factors
-        self._proposal = proposal  # gnc | pcm
+        self._proposals = proposals
 
     def judge(self, vertices: int, believed: frozenset[int], start: gtsam.Values | None) -> Belief:
         """Best belief about the closures among the first ``vertices`` of the order.
@@ -70,16 +87,16 @@ class Retrial:
         condensed = condensed_graph(self._graph, vertices, self._graph.closures)
         case = _Case(condensed, self._factors)
         odometry = initial_values(condensed.graph, condensed.graph.order)
-        propose = case.consistent if self._proposal == "pcm" else case.graduated
-        beliefs = [case.refined(propose(odometry), odometry)]
+        propose = {"pcm": case.consistent, "gnc": case.graduated}
+        beliefs = [case.refined(propose[name](odometry), odometry) for name in self._proposals]
+        before = condensed.chosen(believed)
         if start is not None:
-            inside = {number: i for i, number in enumerate(condensed.numbers)}
-            kept = frozenset(inside[number] for number in believed)
-            poses = chosen(condensed.graph, start, condensed.graph.order)
-            beliefs.append(case.refined(kept, poses))
-        best = case.pruned(min(beliefs, key=lambda belief: belief.cost))
+            start = chosen(condensed.graph, start, condensed.graph.order)
+            beliefs.append(case.refined(before, start))
+        best = case.tightened(case.pruned(min(beliefs, key=lambda belief: belief.cost)))
+        saving = math.inf if start is None else case.saving(before, start, best)
         kept = frozenset(n for i in best.kept if (n := condensed.numbers[i]) is not None)
-        return Belief(kept, condensed.expanded(best.values), best.cost)
+        return Belief(kept, condensed.expanded(best.values), best.cost, saving)
 
 
 class _Case:
@@ -94,6 +111,7 @@ class _Case:
         self._trusted = sorted(graph.trusted)
         self._closures = graph.closures
         self._gate = gate_of(graph)
+        self._variance = 1.0  # of unit weight
         self._loops = closing_chi2(graph, self._closures)
         self._groups = self._grouped(condensed)
 
@@ -107,59 +125,125 @@ class _Case:
         count, labels = connected_components(near & (self._loops <= self._graph.dimension))
         return [np.flatnonzero(labels == label) for label in range(count)]
 
+    def saving(self, before: frozenset[int], start: gtsam.Values, belief: Belief) -> float:
+        """How much less a belief costs than what was believed before, in half squared sigmas."""
+        return (self.solved(before, start).cost - belief.cost) / self._variance
+
+    def tightened(self, belief: Belief) -> Belief:
+        """The belief where the noise is what the graph shows, if that is less than claimed."""
+        while (variance := self._shown_variance(belief)) < self._variance:
+            self._variance = variance
+            tighter = self.pruned(self.refined(belief.kept, belief.values))
+            if tighter.kept == belief.kept:
+                break
+            belief = tighter
+        if self._variance == 1.0:
+            return belief
+        return self.solved(self._cheapest(belief.values, 1.0), belief.values)
+
+    def _shown_variance(self, belief: Belief) -> float:
+        """Variance of unit weight, as high as the residuals allow with ``GATE_PROBABILITY``."""
+        inside = [*self._trusted, *belief.kept]
+        redundancy = self._graph.dimension * (len(inside) - len(self._graph.order) + 1)
+        if redundancy == 0:
+            return 1.0
+        chi2 = 2.0 * sum(self._factors[i].error(belief.values) for i in inside)
+        least = chi2_distribution.ppf(1.0 - GATE_PROBABILITY, redundancy)
+        return float(max(chi2 / least, MIN_VARIANCE))
+
     def pruned(self, belief: Belief) -> Belief:
-        """Leave out the groups without which the cost is lower."""
+        """Leave out groups as long as the cost is lower without them."""
         while True:
-            without = [
-                self.refined(belief.kept.difference(group), belief.values)
-                for group in self._suspects(belief)
-            ]
-            best = min(without, key=lambda other: other.cost, default=belief)
-            if best.cost >= belief.cost:
+            suspects = self._suspects(belief)
+            together = frozenset().union(*suspects)
+            for group in (together, *suspects[:TRIALS]) if suspects else ():
+                other = self.refined(belief.kept - group, belief.values)
+                if other.cost < belief.cost:
+                    belief = other
+                    break
+            else:
                 return belief
-            belief = best
 
-    def _suspects(self, belief: Belief) -> list[list[int]]:
-        """Kept groups that pull hardest, by their errors and by how much odometry gives way."""
+    def _suspects(self, belief: Belief) -> list[frozenset[int]]:
+        """Kept groups that to first order cost more than to leave them out, worst first."""
+        groups = self._pulling(belief)
+        if not groups:
+            return []
+        numbers = [*self._trusted, *sorted(belief.kept)]
+        row = {number: i for i, number in enumerate(numbers)}
+        leverage = Leverage(self._graph, [self._factors[i] for i in numbers], belief.values)
+        savings = []
+        for group, price in groups:
+            saved, errors = leverage.without(row[i] for i in group)
+            saving = saved - min(np.minimum(errors, self._limit(self._variance)).sum(), price)
+            if saving > 0.0:
+                savings.append((saving, frozenset(group)))
+        savings.sort(key=lambda entry: -entry[0])
+        return [group for _, group in savings]
+
+    def _pulling(self, belief: Belief) -> list[tuple[list[int], float]]:
+        """Kept groups that pull hardest, by their errors and by how much odometry gives way, with
+        the price of each."""
+        errors = self._errors(belief.values)
         pulls = []
-        for group in self._groups:
-            kept = [row for row in group if self._closures[row] in belief.kept]
-            pull = sum(
-                self._factors[self._closures[row]].error(belief.values) * self._lengths[row]
-                for row in kept
-            )
+        for rows in self._groups:
+            kept = [row for row in rows if self._closures[row] in belief.kept]
             if kept:
-                pulls.append((pull, [self._closures[row] for row in kept]))
+                pull = (errors[kept] * self._lengths[kept]).sum()
+                pulls.append(
+                    (pull, [self._closures[row] for row in kept], self._price(rows, self._variance))
+                )
         pulls.sort(key=lambda entry: -entry[0])
-        return [group for _, group in pulls[:SUSPECTS]]
-
-    def _cost(self, errors: NDArray[np.float64], values: gtsam.Values) -> float:
-        cost = sum(self._factors[i].error(values) for i in self._trusted)
-        each = np.minimum(errors, self._gate / 2)
-        for group in self._groups:
-            expected = len(group) * self._graph.dimension / 2
-            cost += min(each[group].sum(), expected + VOTES * self._gate / 2)
-        return float(cost)
+        return [(group, price) for _, group, price in pulls[:SUSPECTS]]
 
     def refined(self, kept: frozenset[int], start: gtsam.Values) -> Belief:
-        """Solve, believe what then lies inside the gate, and so on while the cost falls."""
-        best: Belief | None = None
+        """Solve, believe what then costs least, and so on while the cost falls."""
+        best = self.solved(kept, start)
         for _ in range(MAX_REFINEMENTS):
-            factors = [self._factors[i] for i in [*self._trusted, *sorted(kept)]]
-            start = solve_batch(self._graph, factors, start).values
-            errors = np.array([self._factors[i].error(start) for i in self._closures])
-            cost = self._cost(errors, start)
-            inside = frozenset(
-                i for i, e in zip(self._closures, errors, strict=True) if e <= self._gate / 2
-            )
-            if best is not None and cost >= best.cost:
+            cheapest = self._cheapest(best.values, self._variance)
+            if cheapest == best.kept:
                 break
-            best = Belief(inside, start, cost)
-            if inside == kept:
+            other = self.solved(cheapest, best.values)
+            if other.cost >= best.cost:
                 break
-            kept = inside
-        assert best is not None
+            best = other
         return best
+
+    def solved(self, kept: frozenset[int], start: gtsam.Values) -> Belief:
+        """A belief with the poses that follow from it."""
+        factors = [self._factors[i] for i in [*self._trusted, *sorted(kept)]]
+        values = solve_batch(self._graph, factors, start).values
+        return Belief(kept, values, self._cost(kept, values))
+
+    def _cost(self, kept: frozenset[int], values: gtsam.Values) -> float:
+        """Believed closures in full, the others of a group at most the price of the group."""
+        cost = sum(self._factors[i].error(values) for i in self._trusted)
+        errors, variance = self._errors(values), self._variance
+        inside = np.array([i in kept for i in self._closures], bool)
+        left = np.where(inside, 0.0, np.minimum(errors, self._limit(variance)))
+        cost += errors[inside].sum()
+        cost += sum(min(left[group].sum(), self._price(group, variance)) for group in self._groups)
+        return float(cost)
+
+    def _cheapest(self, values: gtsam.Values, variance: float) -> frozenset[int]:
+        """The closures to believe where the poses are given: those inside the gate, unless their
+        group costs more than to leave it out."""
+        errors, limit = self._errors(values), self._limit(variance)
+        each = np.minimum(errors, limit)
+        groups = [g for g in self._groups if each[g].sum() < self._price(g, variance)]
+        rows = np.concatenate([np.zeros(0, np.int64), *groups])
+        return frozenset(self._closures[row] for row in rows if errors[row] <= limit)
+
+    def _errors(self, values: gtsam.Values) -> NDArray[np.float64]:
+        return np.array([self._factors[i].error(values) for i in self._closures])
+
+    def _limit(self, variance: float) -> float:
+        """Most that leaving a closure out costs."""
+        return variance * self._gate / 2
+
+    def _price(self, group: NDArray[np.int64], variance: float) -> float:
+        """Most that leaving a group out costs."""
+        return variance * (len(group) * self._graph.dimension + VOTES * self._gate) / 2
 
     def graduated(self, start: gtsam.Values) -> frozenset[int]:
         """Closures that graduated non-convexity ends with."""

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from vpr.config import PoseGraphConfig
 from vpr.geometry import inverse
+from vpr.graph.connectivity import connected_pieces, edge_rows
 from vpr.graph.edges import Edge, EdgeKind, PoseGraphError, covariance_problem, pose_problem
 from vpr.graph.fixes import moved_origin
 from vpr.graph.state import GraphState
@@ -95,10 +93,10 @@ def untied(state: GraphState, session: int, reason: str) -> GraphState:
     own = _rows_of(state, session)
     inner = [
         edge
-        for edge, (a, b) in zip(state.edges, _edge_rows(state.ids, state.edges), strict=True)
+        for edge, (a, b) in zip(state.edges, edge_rows(state.ids, state.edges), strict=True)
         if not own[a] and not own[b]
     ]
-    labels = _labels(state.ids, inner)
+    labels = connected_pieces(state.ids, inner)
     stays = labels == labels[_root(state, ~own)]
 
     def refused(edge: Edge, rows: NDArray[np.int64]) -> Edge:
@@ -107,7 +105,7 @@ def untied(state: GraphState, session: int, reason: str) -> GraphState:
             return edge
         return replace(edge, state=ClosureState.REJECTED, reason=reason)
 
-    edges = tuple(map(refused, state.edges, _edge_rows(state.ids, state.edges)))
+    edges = tuple(map(refused, state.edges, edge_rows(state.ids, state.edges)))
     return _connected(replace(state, edges=edges), ~own)
 
 
@@ -197,7 +195,7 @@ def _connected(state: GraphState, preferred: NDArray[np.bool_]) -> GraphState:
     """Pieces numbered anew by what is still tied together; the map is where ``_root`` is."""
     if len(state.ids) == 0:
         return state
-    labels = _labels(state.ids, state.edges)
+    labels = connected_pieces(state.ids, state.edges)
     root = labels[_root(state, preferred)]
     order = [root, *(label for label in dict.fromkeys(labels.tolist()) if label != root)]
     number = np.empty(len(order), np.int64)
@@ -208,17 +206,3 @@ def _connected(state: GraphState, preferred: NDArray[np.bool_]) -> GraphState:
 def _root(state: GraphState, preferred: NDArray[np.bool_]) -> int:
     """Row of the oldest keyframe in the map, a preferred one where there is any."""
     return int(np.argmin((state.pieces != 0) * 2 + ~preferred))
-
-
-def _labels(ids: NDArray[np.int64], edges: Sequence[Edge]) -> NDArray[np.int64]:
-    """(N,) which keyframes are tied together, however far, by verified edges."""
-    good = [edge for edge in edges if edge.state is ClosureState.VERIFIED]
-    rows, count = _edge_rows(ids, good), len(ids)
-    links = coo_array((np.ones(len(rows)), (rows[:, 0], rows[:, 1])), shape=(count, count))
-    return np.asarray(connected_components(links, directed=False)[1], np.int64)
-
-
-def _edge_rows(ids: NDArray[np.int64], edges: Sequence[Edge]) -> NDArray[np.int64]:
-    """(E, 2) rows of both ends."""
-    ends = np.array([(edge.from_id, edge.to_id) for edge in edges], np.int64).reshape(-1, 2)
-    return np.asarray(np.searchsorted(ids, ends), np.int64)

@@ -39,6 +39,7 @@ class Smoother:
         self._on_earth = False
         self._robust = _robust_estimator(config)
         self._isam = gtsam.ISAM2(_isam_parameters(config, group))
+        self._slots: dict[tuple[int, int], int] = {}  # of closures' factors in iSAM2, by their ends
 
     def __contains__(self, keyframe_id: int) -> bool:
         return bool(self._isam.valueExists(_key(keyframe_id)))
@@ -62,12 +63,43 @@ class Smoother:
     def absorb(self, poses: dict[int, Pose], edges: Iterable[Edge]) -> None:
         """Add many keyframes at poses close to right, with all their edges, and settle."""
         graph, values = gtsam.NonlinearFactorGraph(), gtsam.Values()
-        for edge in edges:
+        added = list(edges)
+        for edge in added:
             graph.add(self._factor(edge))
         for keyframe_id, pose in poses.items():
             values.insert(_key(keyframe_id), self._group.element(pose))
-        self._isam.update(graph, values)
+        self._note_slots(added, self._isam.update(graph, values).getNewFactorsIndices())
         self.settle()
+
+    def renewed(
+        self, poses: dict[int, Pose], removed: Iterable[Edge], added: Iterable[Edge]
+    ) -> Smoother:
+        """The same keyframes from other poses, without some closures and with others.
+
+        Costs one elimination of all factors, and nothing that grows with the closures: they are
+        not made anew, and poses that are those of the solution need no settling.
+        """
+        smoother = Smoother(self._config, self._group)
+        smoother._on_earth = self._on_earth
+        factors, gone = self._isam.getFactorsUnsafe(), {self._slots[_ends(e)] for e in removed}
+        graph, values = gtsam.NonlinearFactorGraph(), gtsam.Values()
+        stay = [slot for slot in range(factors.size()) if slot not in gone]
+        place = {slot: i for i, slot in enumerate(stay)}
+        for slot in stay:
+            graph.add(factors.at(slot))
+        smoother._slots = {ends: place[s] for ends, s in self._slots.items() if s in place}
+        for keyframe_id, pose in poses.items():
+            values.insert(_key(keyframe_id), self._group.element(pose))
+        if self._on_earth:
+            values.insert(_EARTH, self._group.estimate(self._isam, _EARTH))
+        extra = list(added)
+        smoother._slots |= {_ends(edge): len(place) + i for i, edge in enumerate(extra)}
+        for edge in extra:
+            graph.add(self._factor(edge))
+        smoother._isam.update(graph, values)
+        if self._on_earth:  # the fixes pull at the poses too
+            smoother.settle()
+        return smoother
 
     def add_fixes(self, edges: list[Edge]) -> list[Edge]:
         """Tie keyframes to the ENU frame; returns the edges, turned, that were added.
@@ -133,7 +165,7 @@ class Smoother:
         """Add an edge between two keyframes that are both here already."""
         graph = gtsam.NonlinearFactorGraph()
         graph.add(self._factor(edge))
-        self._isam.update(graph, gtsam.Values())
+        self._note_slots([edge], self._isam.update(graph, gtsam.Values()).getNewFactorsIndices())
 
     def settle(self) -> None:
         """Linearise anew and solve until the error no longer falls by a thousandth."""
@@ -163,6 +195,13 @@ class Smoother:
         """Twice the error of all factors, robust weights included."""
         return 2.0 * float(self._isam.getFactorsUnsafe().error(self._isam.calculateEstimate()))
 
+    def _note_slots(self, edges: Iterable[Edge], slots: Iterable[int]) -> None:
+        self._slots |= {
+            _ends(edge): slot
+            for edge, slot in zip(edges, slots, strict=True)
+            if edge.kind is EdgeKind.CLOSURE
+        }
+
     def _estimate(self, keyframe_id: int) -> Any:
         return self._group.estimate(self._isam, _key(keyframe_id))
 
@@ -176,6 +215,10 @@ class Smoother:
         measured = self._group.element(edge.measured)
         from_key = _EARTH if edge.kind is EdgeKind.FIX else _key(edge.from_id)
         return self._group.between(from_key, _key(edge.to_id), measured, noise)
+
+
+def _ends(edge: Edge) -> tuple[int, int]:
+    return edge.from_id, edge.to_id
 
 
 def _key(keyframe_id: int) -> int:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections import deque
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vpr.models.seqnet import SeqNet, read_seqnet
+if TYPE_CHECKING:  # without PyTorch, which costs 200 MB, unless a network is asked for
+    from vpr.models.seqnet import SeqNet
 
 Descriptors = NDArray[np.float32]  # (N, D), L2-normalised rows
 
@@ -107,6 +108,8 @@ def learned(weights: str) -> SeqNetEncoder:
     Raises:
         WeightsError: no such file, or not such a transform.
     """
+    from vpr.models.seqnet import read_seqnet
+
     return SeqNetEncoder(read_seqnet(Path(weights).expanduser()))
 
 

@@ -1,0 +1,49 @@
+"""What leaving measurements out of a solved graph would change, to first order.
+
+For linear least squares with whitened residuals e and the hat matrix A, leaving out the block G
+lowers the cost by e_G' (I - A_GG)^-1 e_G / 2, and the block's residuals become (I - A_GG)^-1 e_G
+(Baarda, A Testing Procedure for Use in Geodetic Networks, 1968). One factorization serves all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import gtsam
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.sparse.linalg import splu
+
+from vpr.graph.g2o import G2oGraph
+from vpr.graph.solution import prior_of
+
+
+class Leverage:
+    """A graph at its solution; measurements by their row among ``factors``."""
+
+    def __init__(self, graph: G2oGraph, factors: Sequence[Any], values: gtsam.Values) -> None:
+        self._dimension = graph.dimension
+        everything = gtsam.NonlinearFactorGraph()
+        for factor in (*factors, prior_of(graph)):
+            everything.add(factor)
+        rows, columns, entries = everything.linearize(values).sparseJacobian_()
+        unknowns = graph.dimension * len(graph.order)
+        shape = ((len(factors) + 1) * graph.dimension, unknowns + 1)
+        places = rows.astype(np.int64) - 1, columns.astype(np.int64) - 1
+        whole = csr_array((entries, places), shape=shape)
+        self._jacobian, self._residuals = whole[:, :unknowns], whole[:, [unknowns]].toarray()[:, 0]
+        normal = (self._jacobian.T @ self._jacobian).tocsc()
+        symmetric = {"SymmetricMode": True}
+        self._solver = splu(normal, "MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=symmetric)
+
+    def without(self, measurements: Iterable[int]) -> tuple[float, NDArray[np.float64]]:
+        """Cost saved by leaving measurements out, and what each would cost in the graph that is
+        left: half its squared whitened residual."""
+        size = self._dimension
+        rows = np.concatenate([np.arange(m * size, (m + 1) * size) for m in measurements])
+        jacobian, residuals = self._jacobian[rows], self._residuals[rows]
+        hat = jacobian @ self._solver.solve(jacobian.T.toarray())
+        left = np.linalg.solve(np.eye(len(rows)) - hat, residuals)
+        return float(residuals @ left / 2.0), np.square(left).reshape(-1, size).sum(axis=1) / 2.0
