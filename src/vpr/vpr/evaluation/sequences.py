@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from vpr.config import SequenceMatchingConfig
@@ -191,6 +192,7 @@ def draw_recall_by_length(
             lengths, recalls = zip(*points, strict=True)
             axes.plot(lengths, recalls, marker="o", markersize=4, linewidth=1.8, label=name)
         axes.set(xlabel="frames in a sequence", ylabel=f"recall@1 ({tolerance})", ylim=(0, 1.02))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         figure.legend(loc="outside upper center", ncols=len(curves))
         file.parent.mkdir(parents=True, exist_ok=True)
         unfinished = file.with_name(f".{file.name}.unfinished")
