@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from vpr.config import SequenceMatchingConfig
 from vpr.geometry import relative, translation_norm
 from vpr.maps.folder import Part, PartDigest, PartWriter
+from vpr.places.descriptors import load_kernel
 from vpr.places.keyframes import KeyframeSelector
+from vpr.places.lines import load_kernels
 from vpr.places.memory import ChosenPlaces, PlaceMemory, StateError
 from vpr.places.methods import make_method
 from vpr.places.probability import StandoutProbability
@@ -56,6 +58,8 @@ class PlaceRecognizer:
     """Remembers keyframes and says which earlier places each new one looks like."""
 
     def __init__(self, config: SequenceMatchingConfig) -> None:
+        load_kernel()
+        load_kernels()
         self._config = config
         self._selector = KeyframeSelector(config)
         self._method = make_method(config)
