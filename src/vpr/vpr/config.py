@@ -485,6 +485,7 @@ class BagPlayerConfig(NodeConfig):
     rate: Annotated[float, Field(gt=0.0, le=100.0)]
     loop: bool
     listeners: int = Field(ge=0)
+    odometry_listeners: int = Field(ge=0)
     listener_timeout: NonNegative
     start_delay: NonNegative
 
