@@ -18,6 +18,7 @@ from vpr.places.lines import load_kernels
 from vpr.places.memory import ChosenPlaces, PlaceMemory, StateError
 from vpr.places.methods import make_method
 from vpr.places.probability import StandoutProbability
+from vpr.places.recent import older_places
 from vpr.places.search import PlaceSearch, ScoredPlaces
 from vpr.records import (
     Covariance,
@@ -325,12 +326,8 @@ class PlaceRecognizer:
 
     def _searched(self, query: Keyframe, memory: PlaceMemory | ChosenPlaces) -> int:
         """How many places, from the first, are not merely where the robot has just been."""
-        sessions = memory.column("sessions")
-        own = int(np.searchsorted(sessions, query.session))
-        newest_ns = query.stamp_ns - int(self._config.exclude_recent_time * 1e9)
-        old_enough = int(np.searchsorted(memory.column("stamps_ns")[own:], newest_ns, "right"))
-        far_enough = len(memory) - own - self._config.exclude_recent_keyframes
-        return own + max(0, min(old_enough, far_enough))
+        sessions, stamps_ns = memory.column("sessions"), memory.column("stamps_ns")
+        return older_places(query, sessions, stamps_ns, self._config)
 
     def _candidates(
         self,
