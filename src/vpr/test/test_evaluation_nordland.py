@@ -27,6 +27,9 @@ def test_what_is_learned_on_a_stretch_is_tried_on_the_next(tmp_path, monkeypatch
     told = []
     table = nordland.nordland_table(tmp_path, tmp_path / "out", told.append, epochs=1)
     assert told == table.rows
+    monkeypatch.setattr(nordland, "train_sequence", None)  # all is kept: nothing is done again
+    monkeypatch.setattr(nordland.FamilyMember, "evaluate", None)
+    assert nordland.nordland_table(tmp_path, tmp_path / "out", epochs=1) == table
     methods = table.by_method()
     single = {each.tested: each.row for each in methods["single"]}
     assert single[":30"].queries == 30

@@ -39,13 +39,20 @@ Spacing = Annotated[float, typer.Option(help="Thin traverses with positions to t
 @contextmanager
 def _explained() -> Iterator[None]:
     """Errors that are somebody's data as one sentence and exit status 2."""
+    from vpr.evaluation.kept_rows import KeptRowsError
     from vpr.evaluation.places import EvaluationError
     from vpr.learning.sequence_training import SequenceTrainingError
     from vpr.models.weights import WeightsError
 
     try:
         yield
-    except (ConfigError, EvaluationError, SequenceTrainingError, WeightsError) as error:
+    except (
+        ConfigError,
+        EvaluationError,
+        KeptRowsError,
+        SequenceTrainingError,
+        WeightsError,
+    ) as error:
         Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False)
         raise typer.Exit(2) from error
 
@@ -64,7 +71,10 @@ def eval_sequence(
     ] = 0.0,
     stillness: Annotated[
         float,
-        typer.Option(help="Take out frames that differ less from the last, grey levels; 0: none."),
+        typer.Option(
+            help="Frames that differ less from the last one, grey levels, are a stop and have the "
+            "answer of the last one; 0: none is."
+        ),
     ] = 0.0,
     transform: Annotated[
         list[Path] | None, typer.Option(help="Of 'vpr train sequence', one frame; repeat.")
@@ -80,7 +90,7 @@ def eval_sequence(
     params_file: ParamsFile = None,
 ) -> None:
     """Recall@1/5/20 of the family of sequence methods between two traverses."""
-    from vpr.evaluation.sequences import RANKS, evaluate_family, evaluate_method
+    from vpr.evaluation.sequences import FROZEN, RANKS, evaluate_method, learned_family
 
     with _explained():
         compared = _comparison(
@@ -97,7 +107,8 @@ def eval_sequence(
         )
         transforms, shortlisters = transform or [], shortlister or []
         if table:
-            rows = evaluate_family(compared, sequence_length, transforms, shortlisters)
+            members = [*FROZEN, *learned_family(transforms, shortlisters)]
+            rows = [member.evaluate(compared, sequence_length) for member in members]
         elif transforms:
             best = {"transform": str(transforms[-1])}
             rows = [evaluate_method(compared, "seqmatchnet", sequence_length, **best)]
@@ -147,12 +158,14 @@ def _comparison(
         drives = [thinned(drive, spacing) for drive in drives]
     within = Tolerance(tolerance, "frames" if drives[0].positions is None else "m")
     correct = same_places(drives[0], drives[1], within)
-    references, queries, correct = without_stops(drives[0], drives[1], correct, stillness)
     if darkest > 0.0:
-        correct = without_dark(references, queries, correct, darkest)
-    described = [describe(drive, model, params_file) for drive in (references, queries)]
-    name = model_name(references, model)
-    return Comparison(described[0], described[1], correct, within, name)
+        correct = without_dark(drives[0], drives[1], correct, darkest)
+    driven = without_stops(drives[0], drives[1], correct, stillness)
+    described, asked = (
+        describe(drive, model, params_file) for drive in (driven.references, driven.queries)
+    )
+    name = model_name(drives[0], model)
+    return Comparison(described, asked, driven.correct, within, name, driven.answers)
 
 
 def _draw_curve(file: Path, compared: Any, transforms: list[Path]) -> None:
@@ -216,26 +229,24 @@ def train_sequence(
 
 def eval_nordland(
     data: Annotated[Path, typer.Argument(help="Folder with winter and summer.")],
-    out: Annotated[Path, typer.Option(help="Folder for transforms and picture.")],
+    out: Annotated[Path, typer.Option(help="Folder for rows, transforms and picture.")],
     epochs: Annotated[int | None, typer.Option(help="Of every training.")] = None,
 ) -> None:
-    """Train on one stretch of Nordland, test on the next: the whole family and the curve."""
+    """Train on one stretch of Nordland, test on the next: the whole family and the curve.
+
+    A run that was cut short goes on where it was.
+    """
     import numpy as np
 
     from vpr.evaluation.nordland import LENGTH, TOLERANCE, StretchRow, nordland_table
     from vpr.evaluation.sequences import RANKS
 
-    file = out / "nordland.jsonl"
-
-    def keep(row: StretchRow) -> None:
-        """A run that is stopped leaves the rows it had."""
-        with file.open("a") as stream:
-            stream.write(json.dumps(row.to_json()) + "\n")
+    def tell(each: StretchRow) -> None:
+        recall = f"{each.row.recalls[0]:.3f}"
+        console.print(f"{each.tested:>8} {each.row.method}: {recall}", highlight=False)
 
     with _explained():
-        out.mkdir(parents=True, exist_ok=True)
-        file.unlink(missing_ok=True)
-        made = nordland_table(data, out, keep, epochs=epochs)
+        made = nordland_table(data, out, tell, epochs=epochs)
     shown = Table("method", *(f"recall@{k}" for k in RANKS), "recall@1 by stretch")
     shown.title = f"winter in summer, {LENGTH} frames, tolerance {TOLERANCE}, mean over stretches"
     for method, rows in made.by_method().items():
