@@ -135,7 +135,7 @@ def _principal(centred: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArr
         variances, vectors = np.linalg.eigh(rows.T @ rows)
         return variances[::-1], vectors[:, ::-1].T
     variances, weights = np.linalg.eigh(rows @ rows.T)
-    directions = weights[:, ::-1].T @ rows
+    directions = (weights.T @ rows)[::-1]  # a product of what is reversed would not be BLAS's
     lengths = np.linalg.norm(directions, axis=1, keepdims=True)
     return variances[::-1], directions / np.maximum(lengths, 1e-12)
 
