@@ -43,6 +43,7 @@ def _explained() -> Iterator[None]:
     from vpr.evaluation.places import EvaluationError
     from vpr.learning.sequence_training import SequenceTrainingError
     from vpr.models.weights import WeightsError
+    from vpr.simulation.day_night import TownError
 
     try:
         yield
@@ -51,6 +52,7 @@ def _explained() -> Iterator[None]:
         EvaluationError,
         KeptRowsError,
         SequenceTrainingError,
+        TownError,
         WeightsError,
     ) as error:
         Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False)
@@ -260,19 +262,29 @@ def eval_nordland(
 
 
 def eval_day_night(
-    out: Annotated[Path, typer.Option(help="Folder for transforms.")],
+    out: Annotated[Path, typer.Option(help="Folder for towns, transforms and rows.")],
     epochs: Annotated[int | None, typer.Option(help="Of every training.")] = None,
-    learned: Annotated[int, typer.Option(help="Towns to learn from.", min=1, max=10)] = 2,
+    learned: Annotated[
+        str, typer.Option(help="first:last of towns learned, as in Python.")
+    ] = "1:3",
+    unseen: Annotated[str, typer.Option(help="The same of towns tried.")] = "11:16",
     night_noise: Annotated[
         float, typer.Option(help="Grey levels; the more, the harder the nights.", min=0)
     ] = 6.0,
+    drawings: Annotated[
+        int, typer.Option(help="Nights of each learned town, with other noise.", min=1)
+    ] = 1,
 ) -> None:
-    """Simulated night found in day, in towns that were not trained on: the four rows."""
-    from vpr.evaluation.day_night import LENGTH, TOLERANCE, day_night_rows
+    """Simulated night found in day, in towns that were not trained on: the four rows.
 
+    A run that was cut short goes on where it was.
+    """
+    from vpr.evaluation.day_night import LENGTH, TOLERANCE, DayNightTrial
+
+    given: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
     with _explained():
-        towns = range(1, learned + 1)
-        rows = day_night_rows(out, towns, epochs=epochs, night_noise=night_noise)
+        towns = _seeds(learned), _seeds(unseen)
+        rows = DayNightTrial(out, *towns, night_noise, drawings).rows(**given)
     shown = Table("loss", "mining", "single image", f"{LENGTH} frames", "gain", "spread")
     shown.title = f"recall@1, mean over {len(rows[0].recalls)} unseen towns, tolerance {TOLERANCE}"
     for row in rows:
@@ -281,6 +293,17 @@ def eval_day_night(
         cells = [f"{mean:.3f}" for mean in figures] + [f"{gain:+.3f}", f"{spread:.3f}"]
         shown.add_row(row.loss, row.mining, *cells)
     console.print(shown)
+
+
+def _seeds(towns: str) -> range:
+    """Raises ConfigError for what are not ``first:last`` with a town between them."""
+    try:
+        first, last = (int(word) for word in towns.split(":"))
+    except ValueError as error:
+        raise ConfigError(f"towns '{towns}' are not first:last") from error
+    if not 0 <= first < last:
+        raise ConfigError(f"towns {towns} are none")
+    return range(first, last)
 
 
 def eval_candidates(
