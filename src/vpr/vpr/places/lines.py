@@ -23,7 +23,7 @@ RESOLUTION = 2.0**-10  # of a row's values; int16 holds -32 .. 32, beyond which 
 LARGEST = np.iinfo(np.int16).max
 SMALLEST_RING = 256  # slots
 ROOM_SHARE = 8  # one slot more for so many, for places to come
-PHASES = 10  # kept at most for each slope
+PHASES = 10  # kept for each slope that is not whole
 ROUNDING = 1e-6  # a line that just reaches a step aside may be rounded over it
 
 Positions = NDArray[np.int64]
@@ -265,7 +265,8 @@ class LineMatcher:
 
     def __init__(self, length: int, slopes: Reals) -> None:
         self._length = length
-        self._sums = LineSums(slopes, [_phases_of(float(slope), length) for slope in slopes])
+        slopes = _distinct(slopes, length)
+        self._sums = LineSums(slopes, [_phases_of(float(slope)) for slope in slopes])
         self._span = int(np.ceil(np.abs(slopes).max() * length)) + 2
         self._rows: deque[LineRow] = deque()
         self._frame = 0
@@ -338,11 +339,13 @@ def load_kernels() -> None:
         matcher.best_at(places)
 
 
-def _phases_of(slope: float, length: int) -> Reals:
-    """As few as needed: lines that hardly slope need not step aside within the window at all."""
-    if slope.is_integer():
-        return np.array([0.5])
-    drift = abs(slope - round(slope)) * (length - 1)
-    enough = int(1.0 / (1.0 - 2.0 * drift) + ROUNDING) + 1 if drift < 0.5 else PHASES
-    count = min(enough, PHASES)
-    return np.arange(count) / count
+def _distinct(slopes: Reals, length: int) -> Reals:
+    """Slopes whose lines differ: one that steps aside nowhere in the window is as good as whole."""
+    whole = np.rint(slopes)
+    aside = np.abs(slopes - whole) * (length - 1)
+    return np.asarray(np.unique(np.where(aside < 0.5 - ROUNDING, whole, slopes)))
+
+
+def _phases_of(slope: float) -> Reals:
+    """A whole slope's lines are the same whatever the phase."""
+    return np.array([0.5]) if slope.is_integer() else np.arange(PHASES) / PHASES
