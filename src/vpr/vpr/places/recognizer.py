@@ -356,8 +356,9 @@ class PlaceRecognizer:
         else:
             distances = self._distances(found, best)
             impostors = self._impostor_distances(query, found.places[best], memory)
-            probabilities = calibration(distances, impostors, found.searched)
-            as_best = calibration.as_best(distances, impostors, found.searched)
+            choice = max(found.searched, 1)  # a first step may not be passed yet
+            probabilities = calibration(distances, impostors, choice)
+            as_best = calibration.as_best(distances, impostors, choice)
         threshold = self._config.min_probability
         source = MatchSource.SEQUENCE if found.frames > 1 else MatchSource.SINGLE
         candidates = tuple(
