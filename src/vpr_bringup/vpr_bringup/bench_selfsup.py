@@ -110,7 +110,7 @@ def make_towns(out: Path, seeds: Iterable[int]) -> dict[int, Path]:
     missing = [seed for seed, folder in folders.items() if not (folder / MAP_PICTURE).exists()]
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         made = pool.map(make_town, (folders[seed] for seed in missing), missing)
-        for _ in track(made, "driving through the towns", len(missing), console):
+        for _ in track(made, "driving through the towns", len(missing), console=console):
             pass
     return folders
 
