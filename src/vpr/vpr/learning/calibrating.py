@@ -25,7 +25,7 @@ BIN_MATCHES = 25  # matches whose share of right ones is one point of the fit
 MIN_MATCHES = 100
 MIN_OF_EACH = 10  # right ones, and wrong ones
 RELIABILITY_BINS = 15
-UNSEEN_PLACES = (0.0, 10.0, 30.0, 100.0, 300.0)  # tried
+UNSEEN_PLACES = (0.0, 10.0, 30.0, 100.0)  # tried; more is too few for the memories in between
 _UNREDUCED = ReducedMap(distances=(0.0,), probabilities=(0.0,))
 PENALTY = 100.0  # inverse, on standardised coefficients: only what nothing tells is held at zero
 
