@@ -345,7 +345,7 @@ class PlaceRecognizer:
         if searched == 0:
             return (), "no loop: no place is old enough to be searched"
         best = distinct_maxima(
-            found.scores, self._config.top_k, self._config.candidate_separation, found.places
+            found.scores, self._config.top_k, self._config.candidate_separation, found.steps
         )
         if len(best) == 0:
             return (), "no loop: the sessions that could be searched are forgotten"
@@ -454,12 +454,12 @@ def _described_by(trained: DescriptorModel, memory: PlaceMemory) -> PlaceMemory:
 
 
 def distinct_maxima(
-    scores: NDArray[np.float32], count: int, separation: int, places: NDArray[np.int64]
+    scores: NDArray[np.float32], count: int, separation: int, steps: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """Indices of the highest scores, best first, of places at least ``separation`` apart.
 
     Args:
-        places: (N,) ascending; what each score belongs to.
+        steps: (N,) ascending; where the place of each score is.
     """
     remaining = scores.copy()
     found: list[int] = []
@@ -468,7 +468,7 @@ def distinct_maxima(
         if remaining[best] == -np.inf:
             break
         found.append(best)
-        around = (places[best] - separation + 1, places[best] + separation)
-        first, last = np.searchsorted(places, around)
+        around = (steps[best] - separation + 1, steps[best] + separation)
+        first, last = np.searchsorted(steps, around)
         remaining[first:last] = -np.inf
     return np.asarray(found, np.int64)

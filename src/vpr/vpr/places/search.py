@@ -29,6 +29,7 @@ class ScoredPlaces:
     """
 
     places: Indices
+    steps: Indices  # ascending: where along the paths each is, in steps of the alignment
     scores: Row
     similarities: Row
     frames: int  # that the scores are of
@@ -115,7 +116,8 @@ class PlaceSearch:
             self._encoded_for_shortlist = self._shortlisting.live(descriptor)
         if len(similarities) == 0:
             self._matcher.push(similarities, np.zeros(1, np.int64), self._advance)
-            return ScoredPlaces(np.empty(0, np.int64), similarities, similarities, 1, 0)
+            none = np.empty(0, np.int64)
+            return ScoredPlaces(none, none, similarities, similarities, 1, 0)
         cells = self._grid.row(similarities)
         before = self._grid.cells_before(searched)
         row = normalised_row(cells, before, self._config.prior_places)
@@ -126,8 +128,10 @@ class PlaceSearch:
         scores = self._matcher.scores(starts, len(row))
         scores = self._grid.of_places(scores, cells, similarities)[:searched]
         kept = self._kept_by_hierarchy(scores)
+        places = np.arange(searched)
+        steps = self._grid.cells_of(places)
         return ScoredPlaces(
-            np.arange(searched), kept, similarities[:searched], len(self._matcher), before
+            places, steps, kept, similarities[:searched], len(self._matcher), before
         )
 
     def _kept_by_hierarchy(self, scores: Row) -> Row:
@@ -161,8 +165,8 @@ class PlaceSearch:
         scores = self._scores_of(places, values)
         best = np.argsort(-scores)[: self._config.top_k * CARRIED_PER_CANDIDATE]
         self._carried = places[best]
-        cells = self._grid.cells_before(searched)
-        return ScoredPlaces(places, scores, similarities, len(self._matcher), cells)
+        steps, before = self._grid.cells_of(places), self._grid.cells_before(searched)
+        return ScoredPlaces(places, steps, scores, similarities, len(self._matcher), before)
 
     def _scores_of(self, places: Indices, values: Row) -> Row:
         """Push the values of ascending places, zero for all others, and score those places."""
