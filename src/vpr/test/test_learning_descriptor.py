@@ -248,8 +248,9 @@ def test_images_that_do_not_decode_are_left_out_and_named(tmp_path):
     assert len(features.drives) == len(features.values) == 46
     for path in list((folder / "images").iterdir())[:30]:
         path.write_bytes(b"")
-    with pytest.raises(TrainingError, match="of 48 images can't be read"):
-        read_features(read_drives([folder]), Embedder(small_embedding()), False)
+    whole = write_drive(tmp_path / "whole", street=1, drives=(0, 1, 2))
+    with pytest.raises(TrainingError, match=r"set/images: 3\d of 48 images can't be read, as 0000"):
+        read_features(read_drives([folder, whole]), Embedder(small_embedding()), False)
 
 
 def test_features_are_computed_once(tmp_path, monkeypatch):

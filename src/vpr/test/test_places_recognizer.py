@@ -325,29 +325,77 @@ def test_a_view_as_near_to_impostors_is_less_probable():
     assert probabilities["rare"] > 0.5
 
 
-@pytest.mark.parametrize(("step", "calibrated"), [(5.0, True), (0.3, False)])
-def test_sequences_get_the_probability_of_the_model_where_they_are_as_long(step, calibrated):
-    part = ReducedMap(distances=(-9.0, 9.0), probabilities=(0.77, 0.77))
-    of_sequences = SequenceCalibration(
-        best=part, further=part, method="sequence_matching", sequence_length=3, spacing=5.0
-    )
+@pytest.mark.parametrize(
+    ("step", "alignment", "located", "calibrated"),
+    [
+        (5.0, 0.0, True, True),
+        (0.5, 0.0, True, True),  # denser: compared in steps of 5 m
+        (0.5, 5.0, True, True),
+        (0.5, 1.0, True, False),  # sequences of another length are wanted
+        (5.0, 0.0, False, False),  # nobody knows how long they are
+        (9.0, 0.0, True, False),
+    ],
+)
+def test_sequences_get_the_probability_of_the_model_where_they_are_as_long(
+    step, alignment, located, calibrated
+):
     recognizer = PlaceRecognizer(
         SequenceMatchingConfig.from_file(
             sequence_length=3,
+            keyframe_translation=min(step, 8.0),
+            alignment_step=alignment,
             exclude_recent_keyframes=0,
             exclude_recent_time=0.0,
             min_probability=0.0,
             top_k=1,
         )
     )
-    trained = trained_on("net@base", of_sequences=of_sequences)
-    recognizer.adopt(trained)
+    recognizer.adopt(trained_on("net@base", of_sequences=sequences_at(5.0)))
     rows = np.eye(8, dtype=np.float32)[[0, 1, 2, 3, 0, 1, 2]]
     for i, row in enumerate(rows):
-        pose = pose_from_xy_yaw(step * i, 0.0, 0.0)
+        pose = pose_from_xy_yaw(1.01 * step * i, 0.0, 0.0) if located else None
         observation = recognizer.observe((i + 1) * 10**9, row, "net@base", pose)
     probability = observation.matches.candidates[0].probability
     assert (probability == pytest.approx(0.77)) == calibrated
+
+
+def test_dense_keyframes_are_compared_over_the_metres_that_a_model_was_calibrated_for():
+    """Views change each 5 m; of two like the last one, the metres before tell which it is."""
+    streets = [0, 1, 2, 3, 4, 5, 1, 6, 7, 8]  # 5 m each; the second and the seventh look alike
+    second_visit = streets[4:7]
+    scores = {}
+    for adopted in (False, True):
+        recognizer = PlaceRecognizer(
+            SequenceMatchingConfig.from_file(
+                sequence_length=3, exclude_recent_keyframes=60, exclude_recent_time=0.0,
+                min_probability=0.0, top_k=2, candidate_separation=3 if adopted else 25,
+            )
+        )  # fmt: skip
+        if adopted:
+            recognizer.adopt(
+                DescriptorModel("net@base", (), sequence_calibration=sequences_at(5.0))
+            )
+        for first_ns, path in ((0, streets), (10**12, second_visit)):
+            recognizer.begin_session()
+            for i, street in enumerate(np.repeat(path, 20)):  # a keyframe each 0.25 m
+                pose = pose_from_xy_yaw(0.25 * i, 0.0, 0.0)
+                view = one_hot(street)
+                seen = recognizer.observe(first_ns + (i + 1) * 10**9, view, "net@base", pose)
+        best, other = seen.matches.candidates
+        scores[adopted] = best.sequence_score - other.sequence_score
+        if adopted:
+            assert 120 <= best.reference_id < 140
+            assert not 105 < other.reference_id < 155  # three steps of 5 m, not three keyframes
+            assert best.probability == pytest.approx(0.77)
+    assert scores[True] > 0.5 > scores[False]
+
+
+def sequences_at(spacing):
+    """A calibration of three frames so far apart that says 0.77 of any score."""
+    part = ReducedMap(distances=(-9.0, 9.0), probabilities=(0.77, 0.77))
+    return SequenceCalibration(
+        best=part, further=part, method="sequence_matching", sequence_length=3, spacing=spacing
+    )
 
 
 def drive(recognizer, stamps, places, odometry=lambda stamp: None):

@@ -2,18 +2,18 @@
 
 ``python -m vpr_bringup.bench_selfsup [OUT] [--full] [--readme]`` makes the towns, trains,
 calibrates and judges. Towns used to learn, to choose the epoch, to calibrate and to judge are
-different ones; each is driven twice, in the morning and in an overcast evening. What a run has
-made in OUT the next one finds there.
+different ones; each is driven twice, in the morning and in an overcast evening. Towns, features,
+the model and every row (``rows.json``) stay in OUT: a run that was cut short goes on there.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from vpr.config import (
     GpsImageSyncConfig,
     SequenceMatchingConfig,
 )
+from vpr.evaluation.kept_rows import KeptRows, Row
 from vpr.evaluation.leave_one_out import REAL_SETS, leave_one_out_rows
 from vpr.evaluation.search_time import search_rows
 from vpr.evaluation.selfsup import evaluate_selfsup
@@ -78,24 +79,29 @@ FULL = Sizes(
 
 
 def run_bench(out: Path, sizes: Sizes, readme: Path | None) -> None:
-    """Measure everything, print it, write ``selfsup.json`` and, if asked, the README's table."""
+    """Measure everything, print it and, if asked, write the README's table."""
     out.mkdir(parents=True, exist_ok=True)
     folders = make_towns(out, sizes.towns())
-    lines: list[Line] = []
-    details: dict[str, Any] = {}
-    sections: tuple[Callable[[], list[Line]], ...] = (
-        lambda: towns(out, folders, sizes, details),
-        lambda: speed(out, folders, sizes, details),
-        lambda: real_images(out, sizes, details),
-        lambda: search(sizes, details),
-    )
-    for section in sections:
-        lines += section()
-        details["lines"] = [asdict(line) for line in lines]
-        (out / "selfsup.json").write_text(json.dumps(details, indent=2) + "\n")
+    kept = KeptRows(out / "rows.json", _settings(sizes))
+    lines = [
+        *towns(out, folders, sizes, kept),
+        *real_images(out, sizes, kept),
+        *speed(out, folders, sizes, kept),
+        *search(sizes, kept),
+    ]
     print_lines(lines)
     if readme is not None:
         write_readme(readme, lines, MARKERS)
+
+
+def _settings(sizes: Sizes) -> Row:
+    """All that the rows depend on."""
+    configs = {
+        "embedding": EmbeddingConfig.from_file(),
+        "fine_tuning": FineTuningConfig.from_file(),
+        "sequence_matching": SequenceMatchingConfig.from_file(),
+    }
+    return {"sizes": str(sizes)} | {name: part.model_dump() for name, part in configs.items()}
 
 
 def make_towns(out: Path, seeds: Iterable[int]) -> dict[int, Path]:
@@ -104,7 +110,7 @@ def make_towns(out: Path, seeds: Iterable[int]) -> dict[int, Path]:
     missing = [seed for seed, folder in folders.items() if not (folder / MAP_PICTURE).exists()]
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         made = pool.map(make_town, (folders[seed] for seed in missing), missing)
-        for _ in track(made, "driving through the towns", len(missing), console):
+        for _ in track(made, "driving through the towns", len(missing), console=console):
             pass
     return folders
 
@@ -124,7 +130,7 @@ def make_town(folder: Path, seed: int) -> None:
     shutil.rmtree(bag)
 
 
-def towns(out: Path, folders: dict[int, Path], sizes: Sizes, details: dict[str, Any]) -> list[Line]:
+def towns(out: Path, folders: dict[int, Path], sizes: Sizes, kept: KeptRows) -> list[Line]:
     """Learn in some towns, judge in others: what ``vpr eval selfsup`` says."""
     learnt, choosing, calibrated, judged = (
         [folders[seed] for seed in seeds]
@@ -133,15 +139,18 @@ def towns(out: Path, folders: dict[int, Path], sizes: Sizes, details: dict[str, 
     embedding, config = EmbeddingConfig.from_file(), FineTuningConfig.from_file()
     model = out / "towns.safetensors"
     sequences = SequenceMatchingConfig.from_file()
-    data = TrainingData(learnt, choosing, calibrated)
-    trained = train_descriptor(data, model, embedding, config, sequences)
-    figures = evaluate_selfsup(judged, model, out / "figures", embedding, config, sequences)
-    details["towns"] = figures
-    details["training"] = {
-        "epochs": trained.outcome.epochs,
-        "best_epoch": trained.outcome.best_epoch,
-        "notes": list(trained.notes),
-    }
+
+    def train() -> Row:
+        data = TrainingData(learnt, choosing, calibrated)
+        trained = train_descriptor(data, model, embedding, config, sequences)
+        return {
+            "epochs": trained.outcome.epochs,
+            "best_epoch": trained.outcome.best_epoch,
+            "notes": list(trained.notes),
+        }
+
+    kept.row("training", train)
+    figures = evaluate_selfsup(judged, model, out / "figures", embedding, config, sequences, kept)
     counts = " / ".join(str(len(part)) for part in (learnt, choosing, calibrated, judged))
     return [
         Line("towns learnt from / epoch chosen on / calibrated on / judged on", counts, "-", "-"),
@@ -219,46 +228,49 @@ def _pose_graph(figures: dict[str, Any]) -> list[Line]:
     return [Line(what, f"{after:.1f} m closed", f"{before:.1f} m drifting odometry", "less")]
 
 
-def speed(out: Path, folders: dict[int, Path], sizes: Sizes, details: dict[str, Any]) -> list[Line]:
+def speed(out: Path, folders: dict[int, Path], sizes: Sizes, kept: KeptRows) -> list[Line]:
     """Pairs a second in training, and when data cost nothing."""
-    embedder = Embedder(EmbeddingConfig.from_file(runtime="pytorch"))
-    drives = read_drives([folders[seed] for seed in (*sizes.learnt[:5], sizes.choosing[0])])
-    features = read_features(drives, embedder)
-    training, validation = (features.drives.rows_of(part) for part in (range(5), [5]))
+    drives = [folders[seed] for seed in (*sizes.learnt[:5], sizes.choosing[0])]
     lines = []
-    details["speed"] = {}
     for name, changes, steps in (
         ("head on cached features", {}, 60),
         ("last block of the backbone too, from image files", _UNFROZEN, 8),
     ):
         config = FineTuningConfig.from_file(**changes)
-        learner = make_learner(features, embedder, config, training)
-        model = out / "speed.safetensors"
-        trainer = Trainer(learner, features, training, validation, config, model)
-        found = training_speed(trainer, steps)
-        details["speed"][name] = asdict(found)
+        found = kept.row(f"speed, {name}", partial(_speed, drives, config, steps, out))
         lines.append(
             Line(
                 f"training, {name}",
-                f"{found.training:,.0f} pairs/s ({found.training / found.limit:.0%})",
-                f"{found.limit:,.0f} pairs/s forward and backward alone",
+                f"{found['training']:,.0f} pairs/s ({found['training'] / found['limit']:.0%})",
+                f"{found['limit']:,.0f} pairs/s forward and backward alone",
                 "near 100 %",
             )
         )
     return lines
 
 
+def _speed(folders: list[Path], config: FineTuningConfig, steps: int, out: Path) -> Row:
+    """The last folder chooses the epoch, the others are learnt from."""
+    embedder = Embedder(EmbeddingConfig.from_file(runtime="pytorch"))
+    features = read_features(read_drives(folders), embedder)
+    last = len(features.drives.names) - 1
+    training, validation = (features.drives.rows_of(part) for part in (range(last), [last]))
+    learner = make_learner(features, embedder, config, training)
+    model = out / "speed.safetensors"
+    trainer = Trainer(learner, features, training, validation, config, model)
+    return asdict(training_speed(trainer, steps))
+
+
 _UNFROZEN: dict[str, Any] = {"unfreeze": 1, "batch_positives": 2}
 
 
-def real_images(out: Path, sizes: Sizes, details: dict[str, Any]) -> list[Line]:
+def real_images(out: Path, sizes: Sizes, kept: KeptRows) -> list[Line]:
     """Learn from all real data sets but one, judge on that one."""
     data = data_folder()
     if data is None:
         return []
     config = FineTuningConfig.from_file()
-    rows = leave_one_out_rows(data, out, config, REAL_SETS[: sizes.real_sets])
-    details["real"] = rows
+    rows = leave_one_out_rows(data, out, config, REAL_SETS[: sizes.real_sets], kept=kept)
     return [
         Line(
             f"{row['data set']}, learnt on the {sizes.real_sets - 1} other real sets: "
@@ -273,10 +285,9 @@ def real_images(out: Path, sizes: Sizes, details: dict[str, Any]) -> list[Line]:
     ]
 
 
-def search(sizes: Sizes, details: dict[str, Any]) -> list[Line]:
+def search(sizes: Sizes, kept: KeptRows) -> list[Line]:
     """What each index costs and finds."""
-    rows = search_rows(sizes.places)
-    details["search"] = rows
+    rows = kept.row("search", lambda: {"indices": search_rows(sizes.places)})["indices"]
     exact = {row["places"]: row for row in rows if row["index"] == "exact"}
     return [
         Line(

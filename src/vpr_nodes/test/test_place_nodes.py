@@ -14,6 +14,8 @@ from rclpy.task import Future
 from vpr_interfaces.msg import Descriptor, Keyframe, LoopClosure, PlaceMatches, PoseGraph
 from vpr_interfaces.srv import LoadMap, SaveMap
 
+from vpr.models.calibration import ReducedMap, SequenceCalibration
+from vpr.models.descriptor_model import DescriptorModel
 from vpr_nodes.vpr_node import REMEMBERED
 
 SECOND = 10**9
@@ -128,6 +130,28 @@ def test_one_line_of_the_configuration_picks_the_method(probe, nodes, method):
     probe.until(lambda: len(matches) == 24)
     best = matches[-1].candidates[0]
     assert (best.reference_id, best.source == best.SINGLE) == (11, method != "sequence_matching")
+
+
+def test_sequences_of_dense_keyframes_have_the_probability_that_a_model_was_calibrated_to(
+    probe, nodes, tmp_path
+):
+    part = ReducedMap(distances=(-9.0, 9.0), probabilities=(0.77, 0.77))
+    of_sequences = SequenceCalibration(
+        best=part, further=part, method="sequence_matching", sequence_length=7, spacing=5.0
+    )
+    DescriptorModel("net@1", (), sequence_calibration=of_sequences).save(tmp_path / "m.safetensors")
+    nodes.start("sequence_matching", model=str(tmp_path / "m.safetensors"))
+    matches = probe.hear(PlaceMatches, "matches")
+    pose = probe.publisher(Odometry, "odometry")
+    seen = probe.publisher(Descriptor, "descriptor")
+    for i in range(60):  # a keyframe each 0.25 m, views that change each 2 m, the same way twice
+        pose.publish(odometry(SECOND * (i + 1), 0.25 * i))
+        seen.publish(descriptor(SECOND * (i + 1), i % 30 // 8))
+        probe.spin(0.02)
+    probe.until(lambda: len(matches) == 60)
+    best = matches[-1].candidates[0]
+    assert best.source == best.SEQUENCE
+    assert best.probability == pytest.approx(0.77)
 
 
 def test_a_method_that_is_not_there_or_lacks_its_file_is_refused_at_start(nodes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ Out = Annotated[Path, typer.Option("--out", help="Dataset folder; a further reco
 def _explained() -> Iterator[None]:
     """Errors that are somebody's data as one sentence and exit status 2."""
     from vpr.bags.reader import BagError
+    from vpr.evaluation.kept_rows import KeptRowsError
     from vpr.learning.errors import TrainingError
     from vpr.models.backbone import BackboneError
     from vpr.models.descriptor_model import DescriptorModelError
@@ -46,7 +48,7 @@ def _explained() -> Iterator[None]:
         yield
     except (
         BackboneError, BagError, ConfigError, DatasetError, DescriptorModelError, EmbeddingError,
-        TrainingError, WeightsError, WhiteningError,
+        KeptRowsError, TrainingError, WeightsError, WhiteningError,
     ) as error:  # fmt: skip
         Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False)
         raise typer.Exit(2) from error
@@ -184,16 +186,26 @@ def eval_selfsup(
     ],
     model: Annotated[Path, typer.Option(help="What vpr train descriptor made.")],
     out: Annotated[Path, typer.Option(help="Where pictures and figures.json go.")],
+    rows_file: Annotated[
+        Path | None,
+        typer.Option("--rows", help="JSON file; what a run has made is kept there and not made "
+                     "again."),
+    ] = None,
     params_file: ParamsFile = None,
-) -> None:
+) -> None:  # fmt: skip
     """The learned descriptor against the untouched backbone: the paper's figures 2 to 9."""
+    from vpr.evaluation.kept_rows import KeptRows
     from vpr.evaluation.selfsup import evaluate_selfsup
 
     with _explained():
         config = FineTuningConfig.from_file(params_file)
         embedding = EmbeddingConfig.from_file(params_file)
         sequences = SequenceMatchingConfig.from_file(params_file)
-        figures = evaluate_selfsup(data, model, out, embedding, config, sequences)
+        parts = {"fine_tuning": config, "embedding": embedding, "sequence_matching": sequences}
+        settings: dict[str, Any] = {name: part.model_dump() for name, part in parts.items()}
+        settings |= {"drives": [str(folder) for folder in data], "model": _digest(model)}
+        kept = KeptRows(rows_file, settings)
+        figures = evaluate_selfsup(data, model, out, embedding, config, sequences, kept)
     write_json(out / "figures.json", figures)
     table = Table("all drives together", "backbone", "learned", title=str(out))
     together = figures["together"]
@@ -222,6 +234,11 @@ def _print_training(trained: Any) -> None:
         console.print(f"{len(trained.unreadable)} images could not be read")
     for note in trained.notes:
         console.print(note)
+
+
+def _digest(path: Path) -> str:
+    """Tells a file's content apart from another's; empty where there is none."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else ""
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vpr.config import FineTuningConfig, SequenceMatchingConfig
+from vpr.evaluation.kept_rows import KeptRows, Row
 from vpr.evaluation.places import (
     PlaceFigures,
     embed_files,
@@ -80,32 +82,42 @@ def leave_one_out_rows(
     config: FineTuningConfig,
     kinds: Sequence[RealSet] = REAL_SETS,
     describe: Describe = embed_files,
-) -> list[dict[str, float | str]]:
+    kept: KeptRows | None = None,
+) -> list[Row]:
     """One row a data set: figures of the plain descriptor and of one trained on all the others.
 
     Args:
         data: folder with the sets.
         out: folder for checkpoints and logs.
         describe: image files to descriptors; the shipped descriptor unless given.
+        kept: rows of an earlier run of the same settings, and where those of this one are kept.
     """
-    sets = {kind.name: read_traverses(data, kind, describe) for kind in kinds}
-    rows: list[dict[str, float | str]] = []
-    for name, left_out in sets.items():
-        others = {other: both for other, both in sets.items() if other != name}
-        head = train_on(others, out / f"without_{name}.safetensors", config)
-        before, after = left_out.figures(None), left_out.figures(head)
-        rows.append(
-            {
-                "data set": name,
-                "recall@1 before": before.recall_at_1,
-                "recall@1 after": after.recall_at_1,
-                "recall at 100 % before": before.recall_at_100_precision,
-                "recall at 100 % after": after.recall_at_100_precision,
-                "average precision before": before.average_precision,
-                "average precision after": after.average_precision,
-            }
-        )
-    return rows
+    kept = kept or KeptRows()
+
+    @cache
+    def sets() -> dict[str, Traverses]:
+        return {kind.name: read_traverses(data, kind, describe) for kind in kinds}
+
+    def row(name: str) -> Row:
+        return _row(name, sets(), out, config)
+
+    names = [kind.name for kind in kinds]
+    return [kept.row(f"{name} left out", partial(row, name)) for name in names]
+
+
+def _row(name: str, sets: Mapping[str, Traverses], out: Path, config: FineTuningConfig) -> Row:
+    others = {other: both for other, both in sets.items() if other != name}
+    head = train_on(others, out / f"without_{name}.safetensors", config)
+    before, after = sets[name].figures(None), sets[name].figures(head)
+    return {
+        "data set": name,
+        "recall@1 before": before.recall_at_1,
+        "recall@1 after": after.recall_at_1,
+        "recall at 100 % before": before.recall_at_100_precision,
+        "recall at 100 % after": after.recall_at_100_precision,
+        "average precision before": before.average_precision,
+        "average precision after": after.average_precision,
+    }
 
 
 def read_traverses(data: Path, kind: RealSet, describe: Describe) -> Traverses:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from vpr.evaluation.embedding_curves import (
     neighbour_curves,
     separation,
 )
+from vpr.evaluation.kept_rows import KeptRows
 from vpr.evaluation.recall import (
     average_precision,
     precision_recall,
@@ -72,8 +74,13 @@ def evaluate_selfsup(
     embedding: EmbeddingConfig,
     config: FineTuningConfig,
     sequences: SequenceMatchingConfig,
+    kept: KeptRows | None = None,
 ) -> dict[str, Any]:
     """Figures of all drives together and of each, and every picture, into ``out``.
+
+    Args:
+        kept: parts of an earlier run of the same settings, which are not made again, and where
+            those of this one are kept.
 
     Returns:
         what is also worth writing as JSON.
@@ -87,15 +94,20 @@ def evaluate_selfsup(
     judged = Judged(drives, base, learned)
     if not best_matches(base, drives, None, config).revisits.any():
         raise TrainingError("no keyframe of these drives is at a place seen before")
-    figures = _figures(judged, config)
+    kept = kept or KeptRows()
+    figures = dict(kept.row("recognition", partial(_figures, judged, config)))
     if model.heads[-1].normalised:
-        figures["sequences"] = _sequence_figures(judged, config, sequences)
+        look_up = partial(_sequence_figures, judged, config, sequences)
+        figures["sequences"] = kept.row("sequences", look_up)
     if model.calibration is not None:
         held_out = HeldOutDrives(drives, learned, model, config, sequences)
-        figures["calibration"] = _calibration(held_out, model, out)
-    _draw_curves(judged, folders, embedding, config, out)
-    _draw_drive(judged, model, model_file, embedding, config, out, figures)
-    return figures
+        figures["calibration"] = kept.row(
+            "calibration", partial(_calibration, held_out, model, out)
+        )
+    figures["separation"] = kept.row(
+        "curves", partial(_draw_curves, judged, folders, embedding, config, out)
+    )
+    return figures | kept.row("drive", partial(_draw_drive, judged, model, model_file, config, out))
 
 
 def _figures(judged: Judged, config: FineTuningConfig) -> dict[str, Any]:
@@ -231,8 +243,8 @@ def _draw_curves(
     embedding: EmbeddingConfig,
     config: FineTuningConfig,
     out: Path,
-) -> None:
-    """Figs. 5 to 8, over all drives."""
+) -> dict[str, float]:
+    """Figs. 5 to 8, over all drives; how far the two histograms of Fig. 8 overlap, by layer."""
     drives = judged.drives
     layers = _layer_embeddings(folders, embedding) | judged.by_name()
     panels = {}
@@ -250,6 +262,7 @@ def _draw_curves(
     apart = {LEARNED: judged.learned} | layers
     separated = {name: separation(values, drives, config) for name, values in apart.items()}
     pictures.draw_separation(out / "fig8_separation.png", separated)
+    return {f"overlap, {name}": distances.overlap for name, distances in separated.items()}
 
 
 def _draw_neighbours(judged: Judged, config: FineTuningConfig, out: Path) -> None:
@@ -274,12 +287,10 @@ def _draw_drive(
     judged: Judged,
     model: DescriptorModel,
     model_file: Path,
-    embedding: EmbeddingConfig,
     config: FineTuningConfig,
     out: Path,
-    figures: dict[str, Any],
-) -> None:
-    """Figs. 2, 3, 4 and 9, of the drive with the most keyframes."""
+) -> dict[str, Any]:
+    """Figs. 2, 3, 4 and 9, of the drive with the most keyframes; what closing its loops gave."""
     number = int(np.bincount(judged.drives.drive).argmax())
     own = judged.drive(number)
     matrices = kernel_of(config).matrices(own.drives.viewpoints, own.drives.viewpoints)
@@ -293,20 +304,22 @@ def _draw_drive(
             epochs[f"epoch {int(file.stem.split('_')[1])}"] = distance_matrix(values, values)
     epochs["best"] = distance_matrix(own.learned, own.learned)
     pictures.draw_epochs(out / "fig3_epochs.png", epochs, matrices.Rt)
-    if model.calibration is not None and model.calibration.thresholds:
-        strictest = min(threshold.distance for threshold in model.calibration.thresholds)
-        impostors = model.impostor_distances(own.learned)
-        stages = close_loops(
-            own.learned, own.drives, impostors, model.calibration.best, strictest, config
-        )
-        pictures.draw_graph_stages(out / "fig9_pose_graph.png", stages)
-        before, after = stages[-1].errors
-        figures["pose_graph"] = {
-            "drive": own.drives.names[number],
-            "rmse_measured_m": before,
-            "rmse_optimised_m": after,
-            "closures": len(stages[-1].closures),
-        }
+    if model.calibration is None or not model.calibration.thresholds:
+        return {}
+    strictest = min(threshold.distance for threshold in model.calibration.thresholds)
+    impostors = model.impostor_distances(own.learned)
+    stages = close_loops(
+        own.learned, own.drives, impostors, model.calibration.best, strictest, config
+    )
+    pictures.draw_graph_stages(out / "fig9_pose_graph.png", stages)
+    before, after = stages[-1].errors
+    graph = {
+        "drive": own.drives.names[number],
+        "rmse_measured_m": before,
+        "rmse_optimised_m": after,
+        "closures": len(stages[-1].closures),
+    }
+    return {"pose_graph": graph}
 
 
 def _shown(files: list[Path]) -> list[Path]:

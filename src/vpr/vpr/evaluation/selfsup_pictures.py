@@ -159,6 +159,8 @@ def draw_graph_stages(file: Path, stages: Sequence[GraphStage]) -> Path:
             title = f"{stage.share:.0%}: {before:.2f} → {after:.2f} m, {len(closed)} closures"
             panel.set_title(title, fontsize=9)
             panel.set_aspect("equal", adjustable="datalim")
+            panel.set_xlabel("east (m)")
+        axes[0].set_ylabel("north (m)")
         axes[0].legend(fontsize=8)
         return _save(figure, file)
 
@@ -179,7 +181,7 @@ def draw_reliability(file: Path, panels: Mapping[str, Mapping[str, Reliability]]
                 sizes = 200.0 * diagram.counts / diagram.counts.max() + 6.0
                 panel.scatter(diagram.predicted, diagram.observed, s=sizes, color=line.get_color())
             panel.set(xlabel="predicted P(same place)", ylabel="share that was right", title=title)
-            panel.set_ylim(-0.05, LEGEND_ROOM)
+            panel.set(ylim=(-0.05, LEGEND_ROOM), yticks=np.linspace(0.0, 1.0, 6))
             panel.legend(fontsize=8, loc="upper left")
         return _save(figure, file)
 

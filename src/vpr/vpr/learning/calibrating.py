@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 from scipy.stats import beta
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 
 from vpr.learning.errors import TrainingError
@@ -24,6 +25,8 @@ BIN_MATCHES = 25  # matches whose share of right ones is one point of the fit
 MIN_MATCHES = 100
 MIN_OF_EACH = 10  # right ones, and wrong ones
 RELIABILITY_BINS = 15
+UNSEEN_PLACES = (0.0, 10.0, 30.0, 100.0)  # tried; more is too few for the memories in between
+_UNREDUCED = ReducedMap(distances=(0.0,), probabilities=(0.0,))
 PENALTY = 100.0  # inverse, on standardised coefficients: only what nothing tells is held at zero
 
 
@@ -125,28 +128,38 @@ def fit_reduced_map(matches: JudgedMatches, min_of_each: int = MIN_OF_EACH) -> R
             f"{right} right and {len(matches.correct) - right} wrong matches to calibrate on; "
             f"{MIN_MATCHES} are needed, {min_of_each} of each kind: hold out more or longer drives"
         )
-    impostors, places = _weights(matches) if fewer >= MIN_OF_EACH else (0.0, 0.0)
-    reduction = ReducedMap(
-        distances=(0.0,), probabilities=(0.0,), impostor_weight=impostors, places_weight=places
-    )
+    reduction = _reduction(matches) if fewer >= MIN_OF_EACH else _UNREDUCED
     falling = fit_falling_map(matches.reduced_by(reduction))
     return reduction.model_copy(update=falling.model_dump())
 
 
-def _weights(matches: JudgedMatches) -> tuple[float, float]:
-    """What impostor distance and log(places) weigh in a logistic regression, beside the distance.
+def _reduction(matches: JudgedMatches) -> ReducedMap:
+    """The influences as a logistic regression weighs them, with the likeliest unseen places."""
+    fits = [_weighed(matches, unseen) for unseen in UNSEEN_PLACES]
+    return min(fits, key=lambda fit: fit[0])[1]
+
+
+def _weighed(matches: JudgedMatches, unseen: float) -> tuple[float, ReducedMap]:
+    """What is lost (log loss), and the influences beside the distance.
 
     An influence that points the wrong way is none.
     """
     causes = np.stack(
-        [matches.distances, matches.impostor_distances, np.log(matches.places)], axis=1
+        [matches.distances, matches.impostor_distances, np.log(matches.places + unseen)], axis=1
     )
     scaler = StandardScaler().fit(causes)
-    fit = LogisticRegression(C=PENALTY).fit(scaler.transform(causes), matches.correct)
+    scaled = scaler.transform(causes)
+    fit = LogisticRegression(C=PENALTY).fit(scaled, matches.correct)
+    lost = log_loss(matches.correct, fit.predict_proba(scaled))
     by_distance, by_impostors, by_places = fit.coef_[0] / scaler.scale_
     if by_distance >= 0.0:
-        return 0.0, 0.0
-    return max(0.0, -by_impostors / by_distance), max(0.0, by_places / by_distance)
+        return lost, _UNREDUCED
+    reduction = {
+        "impostor_weight": max(0.0, -by_impostors / by_distance),
+        "places_weight": max(0.0, by_places / by_distance),
+        "unseen_places": unseen,
+    }
+    return lost, _UNREDUCED.model_copy(update=reduction)
 
 
 def fit_falling_map(matches: JudgedMatches) -> FallingMap:

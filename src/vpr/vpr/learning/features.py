@@ -76,22 +76,24 @@ def read_features(drives: Drives, embedder: Embedder, progress: bool = True) -> 
     """Features of all images; rows whose image can't be read are left out and named.
 
     Raises:
-        TrainingError: more than half of the images can't be read.
+        TrainingError: more than half of a folder's images can't be read.
     """
     values = np.zeros((len(drives), embedder.dimension), np.float32)
     readable = np.ones(len(drives), bool)
     with Progress(disable=not progress) as bar:
         task = bar.add_task("features of the images", total=len(drives))
         folders = groupby(range(len(drives)), key=lambda row: drives.images[row].parent)
-        for folder, rows in folders:
+        for folder, of_folder in folders:
+            rows = list(of_folder)
             cache = FeatureCache(folder.parent, embedder.model)
-            for row in _compute(list(rows), drives.images, embedder, cache, values, readable):
+            for row in _compute(rows, drives.images, embedder, cache, values, readable):
                 bar.update(task, completed=row + 1)
+            lost = [drives.images[row].name for row in rows if not readable[row]]
+            if len(lost) > MAX_UNREADABLE * len(rows):
+                raise TrainingError(
+                    f"{folder}: {len(lost)} of {len(rows)} images can't be read, as {lost[0]}"
+                )
     unreadable = tuple(drives.images[row] for row in np.flatnonzero(~readable).tolist())
-    if len(unreadable) > MAX_UNREADABLE * len(drives):
-        raise TrainingError(
-            f"{len(unreadable)} of {len(drives)} images can't be read, as {unreadable[0]}"
-        )
     kept = np.flatnonzero(readable)
     return Features(drives.subset(kept), values[kept], unreadable)
 

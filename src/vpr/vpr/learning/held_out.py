@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -69,7 +70,13 @@ class HeldOutDrives:
 
     def apart(self, matching: Callable[[Rows], Matches]) -> Verdicts:
         """Each drive in a memory of its own."""
-        each = [self.drives.rows_of([drive]) for drive in np.unique(self.drives.drive).tolist()]
+        return self.grouped(matching, 1)
+
+    def grouped(self, matching: Callable[[Rows], Matches], count: int) -> Verdicts:
+        """Every ``count`` drives in a memory of their own."""
+        drives = np.unique(self.drives.drive)
+        starts = range(0, len(drives), count)
+        each = [self.drives.rows_of(drives[first : first + count].tolist()) for first in starts]
         searchable = self._config.exclude_recent_keyframes + 2  # keyframes that search anything
         parts = [self._judged(matching, rows) for rows in each if len(rows) >= searchable]
         return Verdicts(
@@ -96,8 +103,9 @@ def calibrated(
 ) -> tuple[DescriptorModel, list[str]]:
     """The model with probabilities fitted on held-out drives, and what was left wanting.
 
-    Matches are taken from one memory of all drives and from a memory of each, so that what the
-    memory's size does is seen. Where there is too little to calibrate on, the second value says so.
+    Matches are taken from one memory of all drives, from memories of a few and from one of each, so
+    that what the memory's size does is seen. Where there is too little to calibrate on, the second
+    value says so.
     """
     held_out = HeldOutDrives(drives, embeddings, model, config, sequences)
     try:
@@ -124,10 +132,12 @@ def calibrated(
 def _fitted(
     held_out: HeldOutDrives, matching: Callable[[Rows], Matches], config: FineTuningConfig
 ) -> Calibration:
-    """Maps of both kinds of memory, and thresholds for the larger one."""
-    together, apart = held_out.together(matching), held_out.apart(matching)
-    best = fit_reduced_map(JudgedMatches.together([together.best, apart.best]))
-    behind = JudgedMatches.together([together.further, apart.further])
+    """Maps of memories of every size, and thresholds for the largest one."""
+    together = held_out.together(matching)
+    few = round(math.sqrt(len(np.unique(held_out.drives.drive))))
+    every = [together, *(held_out.grouped(matching, count) for count in {few, 1})]
+    best = fit_reduced_map(JudgedMatches.together([memory.best for memory in every]))
+    behind = JudgedMatches.together([memory.further for memory in every])
     further = fit_reduced_map(behind, min_of_each=0)
     nearest = together.best.reduced_by(best)
     thresholds = tuple(

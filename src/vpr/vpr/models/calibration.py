@@ -60,11 +60,13 @@ class ReducedMap(FallingMap):
     places' distances are independent, and slower where they are alike; and a distance says less
     where either view is near to places that are certainly others (its impostor distance, see
     ``vpr.models.impostors``). Both move the falling map along its axis: it is read at
-    ``distance - impostor_weight * impostor_distance + places_weight * log(n)``.
+    ``distance - impostor_weight * impostor_distance + places_weight * log(n + unseen_places)``,
+    where the last stand for all that a view may be of besides what is remembered.
     """
 
     impostor_weight: Annotated[float, Field(ge=0.0)] = 0.0
     places_weight: Annotated[float, Field(ge=0.0)] = 0.0
+    unseen_places: Annotated[float, Field(ge=0.0)] = 0.0
 
     def reduced(
         self, distances: ArrayLike, impostor_distances: ArrayLike, places: ArrayLike
@@ -76,7 +78,7 @@ class ReducedMap(FallingMap):
             places: how many places were searched, one or more.
         """
         common = self.impostor_weight * np.asarray(impostor_distances, np.float64)
-        crowd = self.places_weight * np.log(np.asarray(places, np.float64))
+        crowd = self.places_weight * np.log(np.asarray(places, np.float64) + self.unseen_places)
         return np.asarray(np.asarray(distances, np.float64) - common + crowd)
 
 

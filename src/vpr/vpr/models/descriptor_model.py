@@ -26,7 +26,7 @@ from vpr.models.head import DescriptorHead, HeadKind, tensors_fingerprint
 from vpr.models.impostors import Impostors
 
 FORMAT = "vpr-descriptor"
-SCHEMA = 2  # 2: impostors, and probabilities of sequences
+SCHEMA = 3  # 2: impostors, and probabilities of sequences; 3: unseen places
 HEADER = "vpr"  # the key of our JSON in the safetensors header
 TRUNK = "trunk."  # prefix of the fine-tuned weights of the backbone
 IMPOSTORS = "impostors"

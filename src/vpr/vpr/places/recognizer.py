@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -152,7 +153,8 @@ class PlaceRecognizer:
 
         Descriptors that still come from a model it was built on are brought forward as they come.
         Where it is calibrated, matches get its probabilities: those of sequences where it was
-        calibrated for such sequences, of as many frames as far apart.
+        calibrated for such sequences, of as many frames as far apart. Where keyframes are denser
+        than that and no ``alignment_step`` is configured, sequences are compared in steps of it.
 
         Returns:
             how many places were brought forward.
@@ -165,7 +167,8 @@ class PlaceRecognizer:
         before = self._memory
         if before is not None:
             memory = _described_by(trained, before)
-            self._search_in(memory)
+            matching = _aligned(self._config, trained, memory.model)
+            self._search = PlaceSearch(matching, self._method, memory)
             self._memory = memory
         self._trained = trained
         return 0 if before is None or self._memory is before else len(before)
@@ -259,7 +262,8 @@ class PlaceRecognizer:
     def _search_in(self, places: PlaceMemory | ChosenPlaces) -> PlaceSearch:
         """The search that goes on in these places; another's window is forgotten."""
         if self._search is None or self._search.places is not places:
-            self._search = PlaceSearch(self._config, self._method, places)
+            matching = _aligned(self._config, self._trained, places.model)
+            self._search = PlaceSearch(matching, self._method, places)
         return self._search
 
     def _brought_forward(
@@ -311,7 +315,9 @@ class PlaceRecognizer:
 
     def _note_step(self, odometry: Pose | None) -> None:
         """How far a keyframe is from the one before it."""
-        if odometry is not None and self._last_kept is not None:
+        if odometry is None:
+            self._steps.clear()
+        elif self._last_kept is not None:
             self._steps.append(translation_norm(relative(self._last_kept, odometry)))
         self._last_kept = odometry
 
@@ -340,7 +346,7 @@ class PlaceRecognizer:
         if searched == 0:
             return (), "no loop: no place is old enough to be searched"
         best = distinct_maxima(
-            found.scores, self._config.top_k, self._config.candidate_separation, found.places
+            found.scores, self._config.top_k, self._config.candidate_separation, found.steps
         )
         if len(best) == 0:
             return (), "no loop: the sessions that could be searched are forgotten"
@@ -351,8 +357,9 @@ class PlaceRecognizer:
         else:
             distances = self._distances(found, best)
             impostors = self._impostor_distances(query, found.places[best], memory)
-            probabilities = calibration(distances, impostors, searched)
-            as_best = calibration.as_best(distances, impostors, searched)
+            choice = max(found.searched, 1)  # a first step may not be passed yet
+            probabilities = calibration(distances, impostors, choice)
+            as_best = calibration.as_best(distances, impostors, choice)
         threshold = self._config.min_probability
         source = MatchSource.SEQUENCE if found.frames > 1 else MatchSource.SINGLE
         places = found.places[best]
@@ -391,7 +398,7 @@ class PlaceRecognizer:
         if not self._in_sequences:
             return trained.calibration
         own = trained.sequence_calibration
-        config, spacing = self._config, self._spacing()
+        config, spacing = self._config, self._spacing(model)
         if own is None or not own.holds_for(config.method, config.sequence_length, spacing):
             return None
         return own
@@ -400,11 +407,12 @@ class PlaceRecognizer:
     def _in_sequences(self) -> bool:
         return self._config.sequence_length > 1
 
-    def _spacing(self) -> float | None:
+    def _spacing(self, model: str) -> float | None:
         """Metres between two frames that are compared; None without odometry."""
-        if self._config.alignment_step > 0.0:
-            return self._config.alignment_step
-        return float(np.median(self._steps)) if self._steps else None
+        if not self._steps:
+            return None
+        step = _aligned(self._config, self._trained, model).alignment_step
+        return step if step > 0.0 else float(np.median(self._steps))
 
     def _distances(self, found: ScoredPlaces, best: NDArray[np.int64]) -> NDArray[np.float64]:
         """What a calibration reads: L2 distances, or sequence scores with the sign turned."""
@@ -424,6 +432,20 @@ class PlaceRecognizer:
         return np.asarray((distances[0] + distances[1:]) / 2.0)
 
 
+def _aligned(
+    config: SequenceMatchingConfig, trained: DescriptorModel | None, model: str
+) -> SequenceMatchingConfig:
+    """How sequences of a model's descriptors are compared, so that its calibration holds."""
+    own = trained.sequence_calibration if trained is not None and trained.name == model else None
+    if own is None or config.alignment_step > 0.0:
+        return config
+    holds = partial(own.holds_for, config.method, config.sequence_length)
+    keyframes = config.keyframe_translation
+    if not holds(own.spacing) or holds(keyframes) or keyframes > own.spacing:
+        return config
+    return config.model_copy(update={"alignment_step": own.spacing})
+
+
 def _described_by(trained: DescriptorModel, memory: PlaceMemory) -> PlaceMemory:
     """The same places with descriptors of a trained model."""
     if memory.model == trained.name:
@@ -434,12 +456,12 @@ def _described_by(trained: DescriptorModel, memory: PlaceMemory) -> PlaceMemory:
 
 
 def distinct_maxima(
-    scores: NDArray[np.float32], count: int, separation: int, places: NDArray[np.int64]
+    scores: NDArray[np.float32], count: int, separation: int, steps: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """Indices of the highest scores, best first, of places at least ``separation`` apart.
 
     Args:
-        places: (N,) ascending; what each score belongs to.
+        steps: (N,) ascending; where the place of each score is.
     """
     remaining = scores.copy()
     found: list[int] = []
@@ -448,8 +470,8 @@ def distinct_maxima(
         if remaining[best] == -np.inf:
             break
         found.append(best)
-        place = places[best]
-        first = places.searchsorted(place - separation + 1)
-        last = places.searchsorted(place + separation)
+        step = steps[best]
+        first = steps.searchsorted(step - separation + 1)
+        last = steps.searchsorted(step + separation)
         remaining[first:last] = -np.inf
     return np.asarray(found, np.int64)

@@ -29,9 +29,11 @@ class ScoredPlaces:
     """
 
     places: Indices
+    steps: Indices  # ascending: where along the paths each is, in steps of the alignment
     scores: Row
     similarities: Row
     frames: int  # that the scores are of
+    searched: int  # how many there were to be the answer: steps of the alignment, or else places
 
 
 class PlaceSearch:
@@ -114,7 +116,8 @@ class PlaceSearch:
             self._encoded_for_shortlist = self._shortlisting.live(descriptor)
         if len(similarities) == 0:
             self._matcher.push(similarities, np.zeros(1, np.int64), self._advance)
-            return ScoredPlaces(np.empty(0, np.int64), similarities, similarities, 1)
+            none = np.empty(0, np.int64)
+            return ScoredPlaces(none, none, similarities, similarities, 1, 0)
         cells = self._grid.row(similarities)
         before = self._grid.cells_before(searched)
         row = normalised_row(cells, before, self._config.prior_places)
@@ -125,7 +128,11 @@ class PlaceSearch:
         scores = self._matcher.scores(starts, len(row))
         scores = self._grid.of_places(scores, cells, similarities)[:searched]
         kept = self._kept_by_hierarchy(scores)
-        return ScoredPlaces(np.arange(searched), kept, similarities[:searched], len(self._matcher))
+        places = np.arange(searched)
+        steps = self._grid.cells_of(places)
+        return ScoredPlaces(
+            places, steps, kept, similarities[:searched], len(self._matcher), before
+        )
 
     def _kept_by_hierarchy(self, scores: Row) -> Row:
         """HVPR: only the places that the sequence descriptor shortlists can be the answer."""
@@ -158,7 +165,8 @@ class PlaceSearch:
         scores = self._scores_of(places, values)
         best = np.argsort(-scores)[: self._config.top_k * CARRIED_PER_CANDIDATE]
         self._carried = places[best]
-        return ScoredPlaces(places, scores, similarities, len(self._matcher))
+        steps, before = self._grid.cells_of(places), self._grid.cells_before(searched)
+        return ScoredPlaces(places, steps, scores, similarities, len(self._matcher), before)
 
     def _scores_of(self, places: Indices, values: Row) -> Row:
         """Push the values of ascending places, zero for all others, and score those places."""
