@@ -126,12 +126,10 @@ def largest_clique(agreeing: NDArray[np.bool_]) -> list[int]:
         agreeing: (N, N) symmetric, False on the diagonal.
     """
     degrees = agreeing.sum(axis=1)
-    best: list[int] = []
-    for seed in np.argsort(-degrees, kind="stable")[:SEEDS]:
-        if len(best) > degrees[seed]:  # nor can those after it, which agree with no more
-            break
-        best = max(best, grown_clique(agreeing, int(seed)), key=len)
-    return best
+    cliques = [
+        grown_clique(agreeing, int(seed)) for seed in np.argsort(-degrees, kind="stable")[:SEEDS]
+    ]
+    return max(cliques, key=len, default=[])
 
 
 def grown_clique(agreeing: NDArray[np.bool_], seed: int) -> list[int]:
@@ -141,8 +139,6 @@ def grown_clique(agreeing: NDArray[np.bool_], seed: int) -> list[int]:
     stay = np.ones(len(candidates), bool)
     degrees = inner.sum(axis=1)
     while stay.any():
-        if degrees[stay].min() == np.count_nonzero(stay) - 1:  # all that are left agree
-            return clique + candidates[stay].tolist()
         best = int(np.argmax(np.where(stay, degrees, -1)))
         clique.append(int(candidates[best]))
         leave = stay & ~inner[best]

@@ -200,7 +200,7 @@ class Smoother:
     def _add(
         self,
         edges: Iterable[Edge],
-        begun: Mapping[int, Any] | None = None,
+        begun: dict[int, Any] | None = None,
         root: Sequence[int] = (),
     ) -> None:
         """Add edges between keyframes of the track, and bring keyframes to the root.
@@ -240,7 +240,7 @@ class Smoother:
     def _stretch_factor(self, ends: Ends) -> Any:
         measured, covariance = self._track.stretch(ends)
         noise = gtsam.noiseModel.Gaussian.Covariance(covariance)
-        return self._group.between(*map(_symbol, ends), measured, noise)
+        return self._group.between(_symbol(ends[0]), _symbol(ends[1]), measured, noise)
 
     def _tangent_covariance(self, edge: Edge) -> Matrix:
         return self._group.tangent_covariance(edge.covariance, edge.measured)
