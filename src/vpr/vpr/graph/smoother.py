@@ -24,6 +24,7 @@ from vpr.records import Covariance, Pose
 _EARTH = int(gtsam.symbol("z", 0))  # the ENU frame; behind all keyframes
 PRIOR_SIGMA = 1e-4  # m and rad: the first pose is where the frame is, by definition
 _Key = tuple[EdgeKind | None, int, int]  # of a factor: kind, None for a prior, and its two ends
+CLOSURE_STEPS = 2  # of Gauss-Newton behind each closure: odometry updates nothing that would do it
 MAX_SETTLING = 15  # Gauss-Newton steps of a full relinearisation; a handful is usual
 
 
@@ -158,16 +159,22 @@ class Smoother:
     def close(self, edge: Edge) -> None:
         """Add an edge between two keyframes that are both here already."""
         self._add([edge])
+        for _ in range(CLOSURE_STEPS):
+            self._linearise_anew()
 
     def settle(self) -> None:
         """Linearise anew and solve until the error no longer falls by a thousandth."""
         error = self.chi2()
         for _ in range(MAX_SETTLING):
-            nothing = gtsam.NonlinearFactorGraph()
-            self._isam.update(nothing, gtsam.Values(), [], None, None, None, True)
+            self._linearise_anew()
             previous, error = error, self.chi2()
             if abs(previous - error) <= 1e-3 * previous:
                 return
+
+    def _linearise_anew(self) -> None:
+        """One Gauss-Newton step of what has moved."""
+        nothing = gtsam.NonlinearFactorGraph()
+        self._isam.update(nothing, gtsam.Values(), [], None, None, None, True)
 
     def pose(self, keyframe_id: int) -> Pose:
         """Best pose of one keyframe; cheap."""
