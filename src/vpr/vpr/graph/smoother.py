@@ -24,7 +24,6 @@ from vpr.records import Covariance, Pose
 _EARTH = int(gtsam.symbol("z", 0))  # the ENU frame; behind all keyframes
 PRIOR_SIGMA = 1e-4  # m and rad: the first pose is where the frame is, by definition
 _Key = tuple[EdgeKind | None, int, int]  # of a factor: kind, None for a prior, and its two ends
-CLOSURE_STEPS = 2  # of Gauss-Newton behind each closure: odometry updates nothing that would do it
 MAX_SETTLING = 15  # Gauss-Newton steps of a full relinearisation; a handful is usual
 
 
@@ -159,8 +158,7 @@ class Smoother:
     def close(self, edge: Edge) -> None:
         """Add an edge between two keyframes that are both here already."""
         self._add([edge])
-        for _ in range(CLOSURE_STEPS):
-            self._linearise_anew()
+        self._linearise_anew()  # odometry updates nothing that would do it by and by
 
     def settle(self) -> None:
         """Linearise anew and solve until the error no longer falls by a thousandth."""
