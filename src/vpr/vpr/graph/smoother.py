@@ -158,21 +158,16 @@ class Smoother:
     def close(self, edge: Edge) -> None:
         """Add an edge between two keyframes that are both here already."""
         self._add([edge])
-        self._linearise_anew()  # odometry updates nothing that would do it by and by
 
     def settle(self) -> None:
         """Linearise anew and solve until the error no longer falls by a thousandth."""
         error = self.chi2()
         for _ in range(MAX_SETTLING):
-            self._linearise_anew()
+            nothing = gtsam.NonlinearFactorGraph()
+            self._isam.update(nothing, gtsam.Values(), [], None, None, None, True)
             previous, error = error, self.chi2()
             if abs(previous - error) <= 1e-3 * previous:
                 return
-
-    def _linearise_anew(self) -> None:
-        """One Gauss-Newton step of what has moved."""
-        nothing = gtsam.NonlinearFactorGraph()
-        self._isam.update(nothing, gtsam.Values(), [], None, None, None, True)
 
     def pose(self, keyframe_id: int) -> Pose:
         """Best pose of one keyframe; cheap."""
