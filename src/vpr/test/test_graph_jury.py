@@ -155,7 +155,7 @@ def test_a_closure_that_recent_ones_outvote_is_refused():
     for query in (50, 51):
         z = pose_from_xy_yaw(46.2, 0, 0)
         assert graph.add_closure(closure(query, query - 45, z)).state == ClosureState.VERIFIED
-    verdict = graph.add_closure(closure(53, 8, pose_from_xy_yaw(44.4, 0, 0)))
+    verdict = graph.add_closure(closure(53, 8, pose_from_xy_yaw(44.7, 0, 0)))
     assert verdict.chi2 < verdict.gate
     assert verdict.rejected_by == "outvoted"
     assert "2 recent closures agree" in verdict.reason
