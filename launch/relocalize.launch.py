@@ -105,6 +105,11 @@ ARGUMENTS = (
         "loop_closure verifies (composed: set loop_closure.pose_prior_used); empty starts it not",
     ),
     DeclareLaunchArgument(
+        "gnn",
+        default_value="false",
+        description="Also start gnn_relocalization: more candidates, and the service relocalize",
+    ),
+    DeclareLaunchArgument(
         "remap",
         default_value="",
         description='Of every node, e.g. "odometry:=/odom camera/image_raw:=/cam0/image_raw"',
@@ -139,6 +144,9 @@ def suite(context: LaunchContext) -> list[Node]:
         programs.append(("vpr_nodes", "pose_regression", "pose_regression"))
         own["pose_regression"] = {"pose_model": ParameterValue(pose_model, value_type=str)}
         own["loop_closure"] = {"pose_prior_used": True}
+    if IfCondition(LaunchConfiguration("gnn")).evaluate(context):
+        programs.append(("vpr_nodes", "gnn_relocalization", "gnn_relocalization"))
+        own["gnn_relocalization"] = {"pose_prior_used": bool(pose_model)}
     return [
         Node(
             package=package,

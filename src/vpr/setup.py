@@ -9,6 +9,7 @@ setup(
             "default_config/*.yaml",
             "default_config/*.xml",
             "evaluation/*.html",
+            "relocalization/*.safetensors",
             "semantics/*.safetensors",
         ]
     },

@@ -8,6 +8,7 @@ NODES = (
     "pose_graph",
     "gps_image_sync",
     "pose_regression",
+    "gnn_relocalization",
     "fine_tuning",
     "bag_player",
     "bag_recorder",

@@ -8,7 +8,7 @@ from vpr.evaluation.attention_pictures import attention_figure
 from vpr.evaluation.recall import mean_average_precision_at, recall_at
 from vpr.images.overlay import attention_overlay, class_overlay, masked_image
 from vpr.semantics.classes import CLASS_COLOURS
-from vpr.simulation.sessions import SAME_PLACE, drive_twice, same_place
+from vpr.simulation.sessions import REACH, SAME_PLACE, drive_twice, same_place
 
 IMAGE = np.full((24, 32, 3), 100, np.uint8)
 
@@ -55,6 +55,10 @@ def test_two_sessions_pass_the_same_places_under_another_light() -> None:
     assert (np.linalg.norm(apart[near], axis=-1) <= SAME_PLACE).all()
     assert [set(row) for row in town.correct] == [set(np.flatnonzero(row)) for row in near]
     assert len(town.references) == len(town.reference_views) > 3
+    for overlap in (town.overlap(), town.overlap(by_depth=True)):  # sectors, what is in view
+        assert overlap.shape == near.shape
+        assert overlap[near].min() > 0.2
+        assert overlap[np.linalg.norm(apart, axis=-1) > 2 * REACH].max() == 0.0
     brightness = [np.mean(session) for session in (town.references, town.queries)]
     assert brightness[0] > brightness[1]  # a sunny morning, a dull evening
 

@@ -11,6 +11,7 @@ from made_up_drives import small_embedding, small_training, write_drive
 from typer.testing import CliRunner
 
 from vpr.cli import app
+from vpr.config import SequenceMatchingConfig
 from vpr.evaluation import leave_one_out
 from vpr.evaluation.drifting_graph import close_loops
 from vpr.evaluation.embedding_curves import epsilon_curves, neighbour_curves, separation
@@ -19,8 +20,10 @@ from vpr.evaluation.selfsup import evaluate_selfsup
 from vpr.learning.descriptor import TrainingData, train_descriptor
 from vpr.learning.drives import Drives
 from vpr.learning.errors import TrainingError
+from vpr.models.calibration import ReducedMap
 from vpr.supervision.kernel import Viewpoints
 
+SEQUENCES = SequenceMatchingConfig.from_file()
 PICTURES = {
     "fig2_supervision.png", "fig3_epochs.png", "fig4_tsne.png", "fig5_layers.png",
     "fig6_epsilon_nn.png", "fig7_k_nn.png", "fig8_separation.png", "fig9_pose_graph.png",
@@ -53,7 +56,7 @@ def trained(tmp_path_factory):
     )
     out = root / "street.safetensors"
     made = train_descriptor(
-        data, out, small_embedding(), small_training(snapshots=3), progress=False
+        data, out, small_embedding(), small_training(snapshots=3), SEQUENCES, progress=False
     )
     assert made.model.calibration is not None, made.notes
     held_out = write_drive(root / "held_out", street=2, drives=(0, 1))
@@ -87,7 +90,7 @@ def test_one_command_makes_the_whole_set_of_figures(trained, tmp_path):
     figures = json.loads((tmp_path / "out/figures.json").read_text())
     learned, base = figures["together"]["learned"], figures["together"]["backbone"]
     assert learned["queries"] == base["queries"] == 68  # not the first drive's first rows
-    thresholds = figures["calibration"]["thresholds"]
+    thresholds = figures["calibration"]["single images"]["thresholds"]
     assert [threshold["wanted_precision"] for threshold in thresholds] == [0.95, 0.99]
     assert {threshold["drives_judged"] for threshold in thresholds} == {3}
 
@@ -96,7 +99,9 @@ def test_drives_that_come_back_to_nothing_are_refused(trained, tmp_path):
     model, _ = trained
     lone = write_drive(tmp_path / "lone", street=4)
     with pytest.raises(TrainingError, match=r"no keyframe .* seen before"):
-        evaluate_selfsup([lone], model, tmp_path / "out", small_embedding(), small_training())
+        evaluate_selfsup(
+            [lone], model, tmp_path / "out", small_embedding(), small_training(), SEQUENCES
+        )
 
 
 def test_curves_of_a_perfect_embedding_are_perfect():
@@ -118,8 +123,9 @@ def test_curves_of_a_perfect_embedding_are_perfect():
 @pytest.mark.parametrize("index", ["exact", "kd_tree", "graph"])
 def test_loop_closures_take_the_drift_out_of_the_pose_graph(index):
     drives, embeddings = laps(repeats=3)
-    config = small_training(exclude_recent_keyframes=20)
-    stages = close_loops(embeddings, drives, 0.1, config, index)
+    config = small_training(exclude_recent_keyframes=20, index=index)
+    plain = ReducedMap(distances=(0.0,), probabilities=(0.5,))
+    stages = close_loops(embeddings, drives, np.zeros(len(drives)), plain, 0.1, config)
     assert [stage.share for stage in stages] == [0.25, 0.5, 0.75, 1.0]
     assert len(stages[0].closures) == 0
     assert len(stages[-1].closures) > 50

@@ -3,7 +3,16 @@ import numpy as np
 import pytest
 
 from vpr.evaluation.places import EvaluationError
-from vpr.evaluation.traverses import Tolerance, cut, read_traverse, same_places, thinned
+from vpr.evaluation.traverses import (
+    Tolerance,
+    Traverse,
+    cut,
+    moving,
+    read_traverse,
+    same_places,
+    thinned,
+    without_stops,
+)
 
 METRES_A_DEGREE_NORTH = 110_880  # at 27.5 degrees south, WGS 84, to a few metres
 
@@ -103,3 +112,33 @@ def test_images_without_a_track_are_refused(tmp_path, kind):
 def test_tolerance_is_printed_with_its_unit():
     assert str(Tolerance(1, "frames")) == "±1 frames"
     assert str(Tolerance(5, "m")) == "±5 m"
+
+
+def brightness(folder, levels):
+    """A traverse whose frames show nothing but a grey level each."""
+    folder.mkdir()
+    for i, level in enumerate(levels):
+        cv2.imwrite(str(folder / f"{i:05d}.png"), np.full((4, 8), level, np.uint8))
+    return read_traverse(folder, "nordland")
+
+
+def test_stops_are_taken_out_of_each_drive_by_its_own_images(tmp_path):
+    summer = brightness(tmp_path / "summer", [10, 50, 50, 51, 52, 90, 130])
+    winter = brightness(tmp_path / "winter", [20, 60, 60, 60, 80, 80, 120])
+    assert moving(summer, 5.0) == [0, 1, 5, 6]
+    correct = same_places(summer, winter, Tolerance(0, "frames"))
+    references, queries, right = without_stops(summer, winter, correct, 5.0)
+    assert references.names == ("00000", "00001", "00005", "00006")
+    assert queries.names == ("00000", "00001", "00004", "00006")
+    assert right == [{0}, {1}, {1}, {3}]  # summer still stood where winter had moved on
+    assert without_stops(summer, winter, correct, 0.0)[2] == correct
+
+
+def test_frames_that_creep_on_are_kept_once_they_have_changed(tmp_path):
+    assert moving(brightness(tmp_path / "slow", range(10, 22)), 5.0) == [0, 5, 10]
+
+
+def test_stops_cannot_be_seen_in_ready_descriptors():
+    ready = Traverse(("0",), (), np.ones((1, 4), np.float32), None)
+    with pytest.raises(EvaluationError, match="without images"):
+        moving(ready, 5.0)

@@ -60,7 +60,7 @@ def test_the_encoder_decoder_learns_the_pipelines_map_from_the_image_alone() -> 
     )
     config = SegmentationConfig.from_file(attention_width=32, floor=0.0, diffusion_sigma=1.0)
     maps = np.stack([LaplacianOfGaussianAttention(config)(image) for image in images])
-    values = AttentionNetworkTrainingConfig(steps=16, batch=4, size=32)
+    values = AttentionNetworkTrainingConfig(steps=16, batch=4, crop=32)
     losses: list[float] = []
     network = train_attention_network(images, maps, values, lambda _, loss: losses.append(loss))
     with torch.inference_mode():

@@ -11,6 +11,7 @@ import pytest
 import torch
 from made_up_drives import small_embedding, small_training, write_drive
 
+from vpr.config import SequenceMatchingConfig
 from vpr.learning.descriptor import TrainingData, train_descriptor
 from vpr.learning.drives import read_drives
 from vpr.learning.errors import TrainingError
@@ -20,6 +21,8 @@ from vpr.models.descriptor_model import DescriptorModel, DescriptorModelError
 from vpr.models.embedder import Embedder
 from vpr.records import GpsFix
 from vpr.supervision.dataset import DatasetError
+
+SEQUENCES = SequenceMatchingConfig.from_file()
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,7 @@ def trained(street, tmp_path_factory):
 def train(data, out, embedding=None, fresh=False, epoch_done=None, **changes):
     embedding = embedding or small_embedding()
     return train_descriptor(
-        data, out, embedding, small_training(**changes), fresh, False, epoch_done
+        data, out, embedding, small_training(**changes), SEQUENCES, fresh, False, epoch_done
     )
 
 
@@ -179,11 +182,13 @@ def test_two_processes_come_to_what_one_does(street, tmp_path):
     script.write_text(
         "from pathlib import Path\n"
         "from made_up_drives import small_embedding, small_training\n"
+        "from vpr.config import SequenceMatchingConfig\n"
         "from vpr.learning.descriptor import TrainingData, train_descriptor\n"
         f"data = TrainingData({[str(p) for p in street.training]}, "
         f"{[str(p) for p in street.validation]})\n"
         f"train_descriptor(data, Path({str(tmp_path / 'two.safetensors')!r}), small_embedding(),"
-        " small_training(epochs=2, patience=5), progress=False)\n"
+        " small_training(epochs=2, patience=5), SequenceMatchingConfig.from_file(),"
+        " progress=False)\n"
     )
     here = str(Path(__file__).parent)
     command = [

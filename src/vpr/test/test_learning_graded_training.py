@@ -135,8 +135,9 @@ def test_images_on_disk_give_the_same_batches_and_controls(tmp_path: Path) -> No
     own = torch.from_numpy(cache.mask("view2", (32, 32))) / 255.0
     torch.testing.assert_close(batch.mask[0, 0], own)
     shuffled = cached.shuffled(np.random.default_rng(1))
-    assert sorted(shuffled.masks) == sorted(cached.masks)
-    assert all(mine != own for mine, own in zip(shuffled.masks, cached.masks, strict=True))
+    assert sorted(shuffled.semantics) == sorted(cached.semantics)
+    pairs = zip(shuffled.semantics, cached.semantics, strict=True)
+    assert all(mine != own for mine, own in pairs)
     constant = cached.constant().batch([0, 1]).mask
     torch.testing.assert_close(constant[0], constant[1])
 

@@ -5,12 +5,13 @@ import pytest
 import torch
 
 from vpr.config import ConfigError, EmbeddingConfig
-from vpr.models.activations import LayerActivations, in_openvino, in_pytorch
+from vpr.models.activations import LayerActivations, in_pytorch
 from vpr.models.backbone import make_backbone
-from vpr.models.compiled import RuntimeUnavailableError
+from vpr.models.compiled import RuntimeUnavailableError, compiled_for_cpu
 from vpr.models.embedder import Embedder
 
 HEIGHT, WIDTH = 64, 96
+BLANK = torch.zeros((1, HEIGHT, WIDTH, 3), dtype=torch.uint8)
 LAYERS = ("_blocks.4", "last", "_blocks.1")
 
 
@@ -26,7 +27,7 @@ def network(layers=LAYERS):
 def test_both_runtimes_give_the_same_activations_in_the_order_asked_for(images):
     pytest.importorskip("openvino", reason="OpenVINO is not installed")
     reference = in_pytorch(network(), torch.device("cpu"), mixed=True)(images)
-    compiled = in_openvino(network(), HEIGHT, WIDTH, threads=1)
+    compiled = compiled_for_cpu(network(), BLANK, threads=1)
     for count in (2, 1):  # any batch size, without a word in between
         for ours, theirs in zip(compiled(images[:count]), reference, strict=True):
             assert ours.shape[1:] == theirs.shape[1:]
@@ -36,7 +37,7 @@ def test_both_runtimes_give_the_same_activations_in_the_order_asked_for(images):
 
 def test_answers_are_not_overwritten_by_the_next_image(images):
     pytest.importorskip("openvino", reason="OpenVINO is not installed")
-    run = in_openvino(network(["_blocks.1"]), HEIGHT, WIDTH, threads=1)
+    run = compiled_for_cpu(network(["_blocks.1"]), BLANK, threads=1)
     (first,) = run(images[:1])
     kept = first.clone()
     run(images[1:])

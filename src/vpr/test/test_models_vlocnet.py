@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from vpr.models.efficientnet_lite0 import EfficientNetLite0, embedded_weights_file
 from vpr.models.vlocnet import (
     SMALL,
     AdaptiveFusion,
@@ -14,10 +15,11 @@ from vpr.models.vlocnet import (
     Prediction,
     VLocNet,
     VLocNetConfig,
-    begin_with_resnet50,
+    begin_with,
     rotation_matrix,
     warp,
 )
+from vpr.models.weights import read_state_dict
 
 torch.set_num_threads(1)  # two would wait for each other on a busy machine
 
@@ -173,11 +175,28 @@ def test_resnet_50_weights_go_where_they_fit() -> None:
         "layer4.0.conv1.weight": torch.ones(1, 1, 1, 1),  # another network's
         "fc.weight": torch.ones(1000, 2048),
     }
-    assert begin_with_resnet50(net, state) == 3
+    assert begin_with(net, state) == 3
     assert net.pose is not None
     assert net.trunk.res1.conv1.weight.detach().mean() == 1.0
     assert net.trunk.res3["d"].conv2[0].weight.detach().mean() == 2.0
     assert net.pose.res5["a"].downsample[0].weight.detach().mean() == 3.0
+
+
+def test_efficientnet_lite0_may_be_the_streams() -> None:
+    net = network(TINY.model_copy(update={"backbone": "efficientnet_lite0"}))
+    encoder = EfficientNetLite0()
+    encoder.load_state_dict(read_state_dict(embedded_weights_file()))
+    assert begin_with(net, encoder.state_dict()) > 300
+    image = images(net.config)
+    with torch.inference_mode():
+        assert torch.allclose(net.trunk.eval()(image), encoder.eval().early(image, 5), atol=1e-4)
+        first, second, _ = two_steps(net)
+    assert first.position is not None
+    assert second.motion_position is not None
+    assert second.logits is not None
+    assert net.odometry is not None
+    own = net.odometry.res5["a"]._expand_conv
+    assert own.in_channels == 2 * encoder._blocks[11]._expand_conv.in_channels
 
 
 def test_the_small_variant_is_small() -> None:

@@ -1,5 +1,8 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from saved_part import changed_part, saved_part
@@ -7,9 +10,10 @@ from saved_part import changed_part, saved_part
 from vpr.config import SequenceMatchingConfig
 from vpr.geometry import pose_from_xy_yaw
 from vpr.maps.folder import PartOutdated
-from vpr.models.calibration import Calibration, FallingMap
+from vpr.models.calibration import Calibration, ReducedMap, SequenceCalibration
 from vpr.models.descriptor_model import DescriptorModel, DescriptorModelError
 from vpr.models.head import DescriptorHead
+from vpr.models.impostors import Impostors
 from vpr.places.memory import TABLE, StateError
 from vpr.places.recognizer import (
     DescriptorError,
@@ -217,10 +221,15 @@ def test_candidates_are_the_best_places_that_are_apart(values, count, separation
     np.testing.assert_array_equal(scores, np.array(values, np.float32))
 
 
-def trained_on(model, dimension=8, calibration=None):
+def trained_on(model, dimension=8, calibration=None, of_sequences=None):
     """A trained descriptor whose head turns the descriptors of ``model``."""
     head = DescriptorHead("linear", dimension, 4, normalised=True)
-    return DescriptorModel(model, (head.eval(),), calibration=calibration)
+    return DescriptorModel(
+        model,
+        (head.eval(),),
+        calibration=calibration,
+        sequence_calibration=of_sequences,
+    )
 
 
 def test_adopting_a_model_brings_the_places_and_late_descriptors_forward(tmp_path):
@@ -278,7 +287,7 @@ def test_a_model_built_on_another_one_is_not_adopted():
 
 
 def test_single_images_get_the_probability_that_the_model_was_calibrated_to():
-    falling = FallingMap(distances=(0.0, 2.0), probabilities=(0.9, 0.1))
+    falling = ReducedMap(distances=(0.0, 2.0), probabilities=(0.9, 0.1))
     calibration = Calibration(best=falling, further=falling)
     config = SequenceMatchingConfig.from_file(
         sequence_length=1, exclude_recent_keyframes=0, exclude_recent_time=0.0, top_k=1
@@ -293,6 +302,52 @@ def test_single_images_get_the_probability_that_the_model_was_calibrated_to():
     assert match.reference_id == 0
     assert match.distance == pytest.approx(0.0, abs=1e-3)  # in half precision
     assert match.probability == pytest.approx(0.9, abs=0.02)
+
+
+def test_a_view_as_near_to_impostors_is_less_probable():
+    falling = ReducedMap(distances=(-1.0, 0.0), probabilities=(0.9, 0.1), impostor_weight=1.0)
+    calibration = Calibration(best=falling, further=falling)
+    config = SequenceMatchingConfig.from_file(
+        sequence_length=1, exclude_recent_keyframes=0, exclude_recent_time=0.0, top_k=1
+    )
+    rows = np.eye(8, dtype=np.float32)[[0, 1, 2, 0]]
+    probabilities = {}
+    for name, impostor in (("common", rows[:1]), ("rare", -rows[:1])):
+        recognizer = PlaceRecognizer(config)
+        torch.manual_seed(0)
+        trained = trained_on("net@base", calibration=calibration)
+        turned = Impostors(trained.heads[0].apply_to(impostor))
+        recognizer.adopt(replace(trained, impostors=turned))
+        for i, row in enumerate(rows):
+            observation = recognizer.observe((i + 1) * 10**9, row, "net@base")
+        probabilities[name] = observation.matches.candidates[0].probability
+    assert probabilities["common"] == pytest.approx(0.1, abs=0.02)
+    assert probabilities["rare"] > 0.5
+
+
+@pytest.mark.parametrize(("step", "calibrated"), [(5.0, True), (0.3, False)])
+def test_sequences_get_the_probability_of_the_model_where_they_are_as_long(step, calibrated):
+    part = ReducedMap(distances=(-9.0, 9.0), probabilities=(0.77, 0.77))
+    of_sequences = SequenceCalibration(
+        best=part, further=part, method="sequence_matching", sequence_length=3, spacing=5.0
+    )
+    recognizer = PlaceRecognizer(
+        SequenceMatchingConfig.from_file(
+            sequence_length=3,
+            exclude_recent_keyframes=0,
+            exclude_recent_time=0.0,
+            min_probability=0.0,
+            top_k=1,
+        )
+    )
+    trained = trained_on("net@base", of_sequences=of_sequences)
+    recognizer.adopt(trained)
+    rows = np.eye(8, dtype=np.float32)[[0, 1, 2, 3, 0, 1, 2]]
+    for i, row in enumerate(rows):
+        pose = pose_from_xy_yaw(step * i, 0.0, 0.0)
+        observation = recognizer.observe((i + 1) * 10**9, row, "net@base", pose)
+    probability = observation.matches.candidates[0].probability
+    assert (probability == pytest.approx(0.77)) == calibrated
 
 
 def drive(recognizer, stamps, places, odometry=lambda stamp: None):

@@ -142,11 +142,19 @@ def test_what_is_no_rotation_is_refused() -> None:
 
 def test_a_subset_follows_only_what_is_in_it() -> None:
     frames = gather([frame(n) for n in range(10)], CAMERA, CONFIG)
-    held = frames.held_out(0.2, block=2)
-    assert held.sum() == 2
-    rest = frames.subset(~held)
-    assert len(rest) == 8
-    assert rest.follows.sum() == 7 - (0 if held[-1] else 1)
+    rest = frames.subset(np.arange(10) != 4)
+    assert len(rest) == 9
+    assert rest.follows.tolist() == [False, True, True, True, False, True, True, True, True]
+
+
+def test_whole_drives_are_held_out_or_the_end_of_one() -> None:
+    one = gather([frame(n) for n in range(10)], CAMERA, CONFIG)
+    assert np.flatnonzero(one.held_out(0.2)).tolist() == [8, 9]
+    three = [frame(n, sequence=s) for s in range(3) for n in range(10)]
+    drives = gather(three, CAMERA, CONFIG)
+    assert np.flatnonzero(drives.held_out(0.05)).tolist() == list(range(20, 30))
+    assert drives.held_out(0.7).sum() == 20
+    assert drives.held_out(0.89).sum() == 20  # one is left to learn from
 
 
 def test_intrinsics_do_not_depend_on_the_size() -> None:

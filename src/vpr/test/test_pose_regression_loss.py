@@ -148,4 +148,4 @@ def test_a_window_has_the_losses_of_its_tasks() -> None:
     assert set(both) == {"loc", "vo"}
     pose = window_losses([first, second], truths, weights, ("pose",), geometric_consistency=False)
     assert float(pose["loc"]) == pytest.approx(-3.0, abs=1e-5)
-    assert float(both["loc"]) == pytest.approx((-3.0 - 6.0) / 2, abs=1e-3)
+    assert float(both["loc"]) == pytest.approx(-6.0, abs=1e-3)  # equation 7 in full

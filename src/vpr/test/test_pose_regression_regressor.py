@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from vpr.cli import app
 from vpr.config import PoseRegressionConfig
 from vpr.evaluation.pose_regression import (
+    Drives,
     ablation_rows,
     ablation_summary,
     comparison_rows,
@@ -20,9 +21,10 @@ from vpr.evaluation.pose_regression import (
     trust_figures,
 )
 from vpr.geometry import pose_from_quaternion
+from vpr.learning.errors import TrainingError
 from vpr.pose_regression.activation_maps import activation_maps, draw_activation_maps
 from vpr.pose_regression.frames import FramesError
-from vpr.pose_regression.model import PoseModel, calibrated
+from vpr.pose_regression.model import PoseModel
 from vpr.pose_regression.prediction import Answers, predict
 from vpr.pose_regression.regressor import FrameRefused, PoseRegressor
 from vpr.pose_regression.training import MODEL, VLocNetTrainingConfig, train
@@ -31,7 +33,7 @@ from vpr.records import CameraModel, Image
 torch.set_num_threads(1)  # two would wait for each other on a busy machine
 
 SECOND = 1_000_000_000
-SHORT = VLocNetTrainingConfig(single_steps=3, steps=6, batch=2, held_out_block=2)
+SHORT = VLocNetTrainingConfig(single_steps=3, steps=6, batch=2)
 
 
 @pytest.fixture(scope="module")
@@ -119,19 +121,16 @@ def test_an_image_unlike_the_training_world_gets_no_pose(model_file: Path) -> No
     assert found.strangeness > 1e-5
 
 
-def test_the_covariance_covers_what_was_held_out() -> None:
-    frames = room(40)
-    rng = np.random.default_rng(0)
-    poses = frames.poses.copy()
-    poses[:, :3, 3] += rng.normal(0.0, 0.2, (40, 3))
-    nothing = np.full_like(poses, np.nan)
-    answers = Answers(poses, nothing, None, np.ones((40, 4), np.float32))
-    from vpr.pose_regression.loss import LossWeights
-
-    certainty = calibrated(LossWeights(), frames, answers, nothing, np.ones((1, 4), np.float32))
-    assert certainty.translation == pytest.approx(0.2, rel=0.4)
-    assert certainty.held_out == 40
-    assert certainty.motion_translation == pytest.approx(1.0 / np.sqrt(3.0))  # as it was learnt
+def test_the_stranger_the_image_the_wider_the_covariance(model_file: Path) -> None:
+    model = PoseModel.load(model_file)
+    narrow = model.certainty.model_copy(update={"typical": 1e-4, "familiar": 2.0})
+    file = model_file.with_name("narrow.safetensors")
+    replace(model, certainty=narrow).save(file)
+    noise = np.random.default_rng(0).integers(0, 255, (32, 64, 3), np.uint8)
+    found = regressor(file).observe(0, noise, None)
+    deviation = np.sqrt(found.covariance[0, 0]) / model.certainty.deviations.translation
+    assert deviation == pytest.approx(found.strangeness / 1e-4)
+    assert deviation > 1.0
 
 
 def test_activation_maps_are_drawn(model_file: Path, tmp_path: Path) -> None:
@@ -154,10 +153,17 @@ def test_revisits_are_near_and_look_the_same_way() -> None:
     np.testing.assert_array_equal(revisits(frames, learnt), expected)
 
 
-def test_an_ablation_has_a_row_a_variant_and_seed() -> None:
+def test_an_ablation_has_a_row_a_variant_and_seed_and_goes_on(tmp_path: Path) -> None:
     short = SHORT.model_copy(update={"steps": 2})
-    rows = ablation_rows(room(20), room(10), [0, 1], CONFIG, short)
+    drives = Drives(room(20), room(8), room(10))
+    told: list[dict[str, object]] = []
+    rows = ablation_rows(drives, [0, 1], CONFIG, short, out=tmp_path, tell=told.append)
+    assert told == rows
     assert len(rows) == 8
+    models = {file: file.stat().st_mtime_ns for file in tmp_path.glob("*/checkpoint.safetensors")}
+    assert len(models) == 8
+    assert ablation_rows(drives, [0, 1], CONFIG, short, out=tmp_path) == rows
+    assert all(file.stat().st_mtime_ns == time for file, time in models.items())  # no step anew
     summary = ablation_summary(rows)
     assert summary[0]["variant"] == "multitask"
     assert all(row["seeds"] == 2 for row in summary)
@@ -183,6 +189,37 @@ def test_the_commands_train_and_judge(tmp_path: Path) -> None:
     assert found.exit_code == 0, found.output
     assert "nearest keyframe" in (tmp_path / "figures.json").read_text()
     assert (tmp_path / "maps.png").is_file()
+
+
+def test_the_commands_calibrate_on_other_drives(tmp_path: Path) -> None:
+    from test_pose_regression_frames import write_scene
+
+    write_scene(tmp_path / "scene", sequences=3, frames=6)
+    data = ["--data", f"7scenes:{tmp_path / 'scene'}"]
+    other = f"7scenes:{tmp_path / 'scene' / 'seq-03'}"
+    values = ["--single-steps", "0", "--steps", "1", "--batch", "2", "--turn", "5"]
+    lite0 = ["--backbone", "efficientnet_lite0", "--initial-weights", "embedded"]
+    run, out = CliRunner(), tmp_path / "run"
+    arguments = ["train", "vlocnet", str(out), *data, *values, *lite0, "--calibrate-on", other]
+    done = run.invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert "by 6 frames of 1 drives not learnt from" in " ".join(done.output.split())
+    assert PoseModel.load(out / MODEL).provenance["frames"] == "12"
+    again = run.invoke(app, ["train", "vlocnet-certainty", str(out / MODEL), *data])
+    assert again.exit_code == 0, again.output
+    assert "by 12 frames of 2 drives" in " ".join(again.output.split())
+    assert PoseModel.load(out / MODEL).certainty.drives == 2
+    wrong = run.invoke(app, [*arguments[:3], *data, *values, "--initial-weights", "embedded"])
+    assert wrong.exit_code == 2
+    assert "only EfficientNet-Lite0 has embedded weights" in " ".join(wrong.output.split())
+
+
+def test_frames_of_another_camera_do_not_calibrate(model_file: Path) -> None:
+    wide = replace(room(6), camera=room(6).camera * np.array([0.5, 0.5, 1.0, 1.0]))
+    with pytest.raises(FramesError, match=r"cannot calibrate: another camera .* fx / width 0.391"):
+        PoseModel.load(model_file).calibrated_on(wide)
+    with pytest.raises(TrainingError, match="cannot calibrate: another camera"):
+        train(room(20), CONFIG, SHORT, others=wide)
 
 
 @pytest.mark.parametrize(
@@ -225,8 +262,12 @@ def test_the_nearest_keyframe_stands_beside(model_file: Path) -> None:
 def test_what_the_model_says_of_its_certainty_is_judged(model_file: Path) -> None:
     model = PoseModel.load(model_file)
     answers = predict(model.network, room(20))
-    sure = replace(model, certainty=model.certainty.model_copy(update={"translation": 1e-6}))
-    vague = replace(model, certainty=model.certainty.model_copy(update={"translation": 1e3}))
-    assert trust_figures(sure, answers, room(20))["within_95_translation"] == 0.0
-    assert trust_figures(vague, answers, room(20))["within_95_translation"] == 1.0
-    assert trust_figures(model, answers, room(20))["familiar"] == 1.0
+    judged = []
+    for translation in (1e-6, 1e3):
+        update = {"translation": translation}
+        deviations = model.certainty.deviations.model_copy(update=update)
+        certainty = model.certainty.model_copy(update={"deviations": deviations})
+        judged.append(trust_figures(replace(model, certainty=certainty), answers, room(20)))
+    assert [row["within_95_translation"] for row in judged] == [0.0, 1.0]
+    assert judged[0]["within_95_pose"] == 0.0
+    assert judged[0]["familiar"] == 1.0

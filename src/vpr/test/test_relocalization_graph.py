@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from vpr.relocalization.encoders import EncoderInput, make_encoder
 from vpr.relocalization.graph_network import GraphNetwork, chain
@@ -32,15 +34,17 @@ def network(dimension=8):
 
 
 @pytest.mark.parametrize("kind", ["vit", "sparse"])
-def test_an_encoder_learns_to_tell_two_images_apart(kind):
+def test_an_encoder_learns_which_images_are_alike(kind):
     torch.manual_seed(0)
-    given = EncoderInput.of([PatchExtractor(16, 32)(textured(seed)) for seed in (1, 2)])
+    extract = PatchExtractor(16, 32)
+    given = EncoderInput.of([extract(textured(seed // 2)) for seed in range(16)])
+    truth = torch.block_diag(*[torch.ones(2, 2)] * 8)
     encoder = make_encoder(kind, 16)
     optimizer = torch.optim.Adam(encoder.parameters(), 1e-3)
     losses = []
     for _ in range(25):
-        one, two = encoder(given)
-        loss = shrinkage_loss(torch.cosine_similarity(one, two, dim=0), torch.tensor(0.0))
+        embedded = torch.nn.functional.normalize(encoder(given), dim=1)
+        loss = shrinkage_loss(embedded @ embedded.T, truth)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -131,6 +135,41 @@ def test_a_new_keyframe_renews_its_surroundings_only():
     assert graph.recomputed - before == 5
 
 
+@pytest.mark.parametrize("size", [20, 2000])
+def test_an_insertion_costs_the_same_in_a_graph_of_any_size(size):
+    graph = ReferenceGraph(network())
+    before = [i - 1 if i else None for i in range(size)]
+    graph.extend(range(size), embeddings(size), before)
+    assert graph.recomputed == size
+    graph.add(size, embeddings(1)[0], beside=size - 1)
+    assert graph.recomputed - size == 5
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    steps=st.lists(st.booleans(), min_size=1, max_size=25),
+    rounds=st.lists(
+        st.sets(st.tuples(st.integers(0, 24), st.integers(0, 24)), max_size=4), max_size=3
+    ),
+)
+def test_whatever_comes_and_goes_the_graph_equals_one_built_anew(steps, rounds):
+    net, values = network(), embeddings(len(steps))
+    before = [i - 1 if i and goes_on else None for i, goes_on in enumerate(steps)]
+    graph = ReferenceGraph(net)
+    for i, (value, beside) in enumerate(zip(values, before, strict=True)):
+        graph.add(i, value, beside)
+        if i < len(rounds):
+            graph.set_loops(rounds[i])
+    loops = rounds[-1] if rounds else set()
+    graph.set_loops(loops)
+    anew = ReferenceGraph(net)
+    anew.extend(range(len(steps)), values, before)
+    anew.set_loops(loops)
+    assert torch.allclose(graph.features, anew.features, atol=1e-5)
+    similarities = graph.similarities(values[:1])
+    np.testing.assert_allclose(similarities, anew.similarities(values[:1]), atol=1e-4)
+
+
 def test_a_query_finds_the_node_that_it_repeats():
     graph, values = ReferenceGraph(network()), 4.0 * embeddings(30)
     for i, value in enumerate(values):
@@ -166,6 +205,7 @@ def test_wrong_nodes_edges_and_queries_are_refused():
         (lambda: graph.add(2, embeddings(1)[0], beside=5), "not in the graph"),
         (lambda: graph.add(2, np.full(8, np.nan, np.float32)), "not finite"),
         (lambda: graph.connect(1, 1), "itself"),
+        (lambda: graph.connect(1, 5), "not in the graph"),
         (lambda: graph.query(embeddings(1, 4), 1), "not"),
     ]:
         with pytest.raises(ReferenceGraphError, match=words):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vpr.records import CameraModel
-from vpr.relocalization.reprojection import similarity_matrix
+from vpr.relocalization.reprojection import mutual, similarity_matrix
 from vpr.relocalization.rgbd import RgbdError, RgbdSequence
 
 CAMERA = CameraModel(64, 48, np.array([[32.0, 0, 32], [0, 32.0, 24], [0, 0, 1]]))
@@ -69,3 +69,12 @@ def test_no_depth_at_all_and_foreign_intrinsics_are_refused():
     foreign = replace(good, camera=CameraModel(640, 480, CAMERA.matrix))
     with pytest.raises(RgbdError, match="640x480"):
         similarity_matrix(foreign, good)
+
+
+def test_a_close_view_is_not_the_same_as_the_wide_one_around_it():
+    close, wide = np.full((48, 64), 1.0), np.full((48, 64), 4.0)
+    made = views([close, wide], [moved(z=3.0), moved()])
+    matrix = similarity_matrix(made, made, stride=1)
+    assert matrix[0, 1] > 0.95
+    assert matrix[1, 0] == pytest.approx(1.0 / 16.0, abs=0.01)
+    assert np.allclose(mutual(matrix)[0, 1], matrix[1, 0])

@@ -2,48 +2,32 @@
 
 import numpy as np
 import pytest
+import torch
+from made_up_wall import wall
 
+from vpr.learning.errors import TrainingError
 from vpr.models.weights import WeightsError
-from vpr.records import CameraModel
 from vpr.relocalization.model import S3eModel
-from vpr.relocalization.rgbd import RgbdError, RgbdSequence
+from vpr.relocalization.rgbd import RgbdError
 from vpr.relocalization.training import (
     S3eTrainingConfig,
-    balanced_pairs,
+    balanced_loss,
+    predicted_similarities,
     prepare,
+    similarity_error,
     train_encoder,
     train_graph,
 )
 
 
-def wall(laps=2, views=6):
-    """A camera that slides along a textured wall 2 m away, ``laps`` times."""
-    blocks = np.random.default_rng(0).integers(0, 256, (12, 100, 3))
-    texture = np.kron(blocks, np.ones((8, 8, 1))).astype(np.uint8)  # 100 px a metre
-    images, poses = [], []
-    for _ in range(laps):
-        for view in range(views):
-            images.append(texture[:, 100 * view : 100 * view + 128])
-            pose = np.eye(4)
-            pose[0, 3] = view
-            poses.append(pose)
-    count = laps * views
-    camera = CameraModel(128, 96, np.array([[200.0, 0, 64], [0, 200.0, 48], [0, 0, 1]]))
-    depths = np.full((count, 96, 128), 2.0, np.float32)
-    stamps = np.arange(count, dtype=np.int64)
-    return RgbdSequence(
-        "wall", camera, np.stack(images), depths, np.stack(poses), stamps, stamps // views
+def quick(**changed):
+    values = {"epochs": 12, "epoch_batches": 2, "batch_views": 24, "learning_rate": 0.02}
+    return S3eTrainingConfig(
+        **{**values, "graph_rate": 0.1, "highest_rate": 0.2, "query_length": 3, **changed}
     )
 
 
-def quick(**changed):
-    values = {"epochs": 12, "epoch_pairs": 32, "batch_pairs": 16, "highest_rate": 0.02}
-    return S3eTrainingConfig(**{**values, "graph_rate": 0.1, "query_length": 3, **changed})
-
-
 def model():
-    import torch
-
     torch.manual_seed(0)
     return S3eModel("sparse", 16, patch_count=32, dimension=32)
 
@@ -52,8 +36,8 @@ def test_both_losses_fall_and_the_model_is_read_back(tmp_path):
     net, sequence = model(), wall()
     scene = prepare(net, sequence)
     encoder, graph = [], []
-    train_encoder(net, [scene], quick(), lambda _, loss: encoder.append(loss))
-    train_graph(net, [scene], quick(epochs=30), lambda _, loss: graph.append(loss))
+    train_encoder(net, [scene], quick(), lambda _, loss, __: encoder.append(loss))
+    train_graph(net, [scene], quick(epochs=30), lambda _, loss, __: graph.append(loss))
     assert np.mean(encoder[-3:]) < 0.7 * encoder[0]
     assert np.mean(graph[-10:]) < np.mean(graph[:5])
     net.save(tmp_path / "s3e.safetensors")
@@ -63,12 +47,62 @@ def test_both_losses_fall_and_the_model_is_read_back(tmp_path):
     assert np.allclose(np.linalg.norm(again.embed(images), axis=1), 1.0, atol=1e-5)
 
 
-def test_half_of_the_pairs_are_loops():
-    similarity = np.eye(50, dtype=np.float32)
-    similarity[3, 40] = similarity[40, 3] = 0.6
-    rows, columns = balanced_pairs(np.random.default_rng(0), similarity, 0.1, 40)
-    assert (similarity[rows, columns] > 0.1).sum() == 20
-    assert not np.any(rows == columns)
+def test_few_loops_weigh_as_much_as_all_other_pairs():
+    truth, one_place = torch.eye(50), torch.zeros(50)
+    truth[3, 40] = truth[40, 3] = 0.9
+    missed, imagined = torch.zeros(50, 50), torch.full((50, 50), 0.9)
+    fair = quick(foreign_share=0.0)
+    one, other = (
+        float(balanced_loss(predicted, truth, one_place, fair)) for predicted in (missed, imagined)
+    )
+    assert one == pytest.approx(other, rel=0.01)
+    assert float(balanced_loss(truth, truth, one_place, fair)) == 0.0
+    only_loops = quick(loop_share=1.0)
+    assert float(balanced_loss(missed, truth, one_place, only_loops)) == pytest.approx(2 * one)
+
+
+def test_views_of_another_place_count_for_their_share():
+    places = torch.arange(4) // 2
+    taken_for_one = torch.where(places[:, None] == places, 0.0, 0.9)
+    loss = balanced_loss(taken_for_one, torch.eye(4), places, quick(foreign_share=0.25))
+    alone = balanced_loss(taken_for_one, torch.eye(4), places, quick(foreign_share=1.0))
+    assert float(loss) == pytest.approx(0.25 * float(alone), rel=1e-4)
+
+
+def test_the_epoch_that_did_best_on_validation_is_kept():
+    net, scene = model(), prepare(model(), wall())
+    scores = []
+    config = quick(epochs=6, highest_rate=2.0)  # far too fast: later epochs may be worse
+    train_encoder(net, [scene], config, lambda _, __, score: scores.append(score), [scene])
+    kept = similarity_error(predicted_similarities(net, scene.drawings[0]), scene.similarity)
+    assert kept == pytest.approx(-max(scores), abs=1e-4)
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_end(tmp_path):
+    class Stopped(Exception):
+        pass
+
+    def stop(epoch, *_):
+        if epoch == 2:
+            raise Stopped
+
+    scene, file = prepare(model(), wall()), tmp_path / "run.safetensors"
+    whole, stopped = model(), model()
+    train_encoder(whole, [scene], quick(epochs=4), lambda *_: None)
+    with pytest.raises(Stopped):
+        train_encoder(stopped, [scene], quick(epochs=4), stop, checkpoint=file)
+    again = model()
+    train_encoder(again, [scene], quick(epochs=4), lambda *_: None, checkpoint=file)
+    for one, other in zip(whole.encoder.parameters(), again.encoder.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+    with pytest.raises(TrainingError, match="another"):
+        train_encoder(model(), [scene], quick(epochs=5), lambda *_: None, checkpoint=file)
+
+
+def test_labels_are_computed_once(tmp_path, monkeypatch):
+    first = prepare(model(), wall(), cache=tmp_path)
+    monkeypatch.setattr("vpr.relocalization.training.similarity_matrix", None)
+    assert np.array_equal(prepare(model(), wall(), cache=tmp_path).similarity, first.similarity)
 
 
 def test_a_single_lap_cannot_teach_the_graph_network():
@@ -89,3 +123,9 @@ def test_damaged_and_foreign_models_are_refused(tmp_path):
     save_file({"x": np.zeros(3, np.float32)}, file)
     with pytest.raises(WeightsError, match="not an S3E model"):
         S3eModel.load(file)
+
+
+def test_the_shipped_model_embeds():
+    embedded = S3eModel.load().embed(list(wall(laps=1, views=2, size=(320, 240)).images))
+    assert embedded.shape == (2, 128)
+    assert np.allclose(np.linalg.norm(embedded, axis=1), 1.0, atol=1e-5)

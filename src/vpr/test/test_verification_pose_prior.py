@@ -3,8 +3,10 @@
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from test_verification_loop_closer import COUNT, closer, remember, true_pose
+from test_verification_loop_closer import matches as matches_of_scene
 
-from vpr.records import MatchSource, PlaceMatch, PlaceMatches
+from vpr.records import ClosureState, LoopClosure, MatchSource, PlaceMatch, PlaceMatches
 from vpr.verification.pose_prior import CAPACITY, PosePrior
 
 STAMP = 7
@@ -65,3 +67,26 @@ def test_old_guesses_are_forgotten() -> None:
         found.guess(stamp, at(0.0), np.eye(6))
     assert found.likely(STAMP, 3) is None
     assert found.likely(100, 0) is True
+
+
+def verdicts_with(guessed: float | None) -> dict[int, LoopClosure]:
+    """Of keyframes 9, 10 and 30 for one that is beside 10, after a guess along the way."""
+    query = COUNT + 10
+    verifier = closer()
+    remember(verifier, [9, 10, 30, query])
+    found = PosePrior(sigmas=3.0, slack=0.2)
+    found.map_is({index: true_pose(index) for index in (9, 10, 30)})
+    if guessed is not None:
+        found.guess(query * 100_000_000, at(guessed), np.eye(6) * 0.01**2)
+    closures = verifier.verify(found.ordered(matches_of_scene(query, 9, 10, 30)))
+    return {closure.reference_id: closure for closure in closures}
+
+
+def test_a_guess_ends_the_search_earlier_and_is_no_proof() -> None:
+    without, right = verdicts_with(None), verdicts_with(true_pose(10)[0, 3])
+    assert without[9].state == right[10].state == ClosureState.CANDIDATE
+    assert without[10].rejected_by == right[9].rejected_by == "better_candidate"  # not looked at
+    wrong = verdicts_with(true_pose(30)[0, 3])
+    assert wrong[30].state == ClosureState.REJECTED
+    assert wrong[30].rejected_by == "contradicts_odometry"  # as without the guess
+    assert wrong[9].state == ClosureState.CANDIDATE

@@ -9,6 +9,7 @@ import torch
 from saved_part import saved_part
 
 from vpr.config import ConfigError, LoopClosureConfig
+from vpr.models.device import DeviceError
 from vpr.records import CameraModel, ClosureState, MatchSource, PlaceMatch, PlaceMatches
 from vpr.verification.features import OrbFeatures
 from vpr.verification.keyframe_views import KeyframeViews
@@ -170,7 +171,7 @@ def test_what_cannot_be_matched_is_refused_in_words(xfeat):
     with pytest.raises(ValueError, match="ORB features cannot be matched where XFeat is"):
         matcher_of(config)(xfeat(wall(0), None, CAMERA), [orb])
     if not torch.cuda.is_available():
-        with pytest.raises(ConfigError, match="PyTorch finds no GPU"):
+        with pytest.raises(DeviceError, match="PyTorch finds no GPU"):
             matcher_of(LoopClosureConfig.from_file(features="xfeat", device="cuda"))
 
 

@@ -114,6 +114,9 @@ def run(
     pose_model: Annotated[
         Path | None, typer.Option(help="Also start pose_regression with this VLocNet++.")
     ] = None,
+    gnn: Annotated[
+        bool, typer.Option(help="Also start gnn_relocalization and its service relocalize.")
+    ] = False,
     remap: Annotated[
         list[str] | None, typer.Option(help="Of every node, as odometry:=/odom; repeatable.")
     ] = None,
@@ -125,7 +128,8 @@ def run(
     parameters: dict[str, Any] = {} if map_folder is None else {"map": str(map_folder.resolve())}
     if pose_model is not None:
         parameters["pose_regression.pose_model"] = str(pose_model.resolve())
-        parameters["loop_closure.pose_prior_used"] = True
+        for node in ("loop_closure", "gnn_relocalization"):
+            parameters[f"{node}.pose_prior_used"] = True
     options = processes.RosOptions(
         params_file,
         namespace,
@@ -141,6 +145,8 @@ def run(
             children.start_suite(options, composed)
             if pose_model is not None:
                 children.start("pose_regression", options)
+            if gnn:
+                children.start("gnn_relocalization", options)
             if bag is not None:
                 children.start("bag_player", _playing(processes, options, bag, rate, False))
             children.wait_while_running()

@@ -174,6 +174,7 @@ class SequenceMatchingConfig(NodeConfig):
     keyframe_translation: NonNegative
     keyframe_rotation: NonNegative
     keyframe_max_interval: Positive
+    keyframe_novelty: Annotated[float, Field(ge=0.0, le=2.0)]
     odometry_wait: NonNegative
     odometry_max_gap: Positive
     odometry_max_speed: Positive
@@ -381,6 +382,33 @@ class PoseRegressionConfig(ImageInput):
     threads: int = Field(ge=0, le=256)
 
 
+class RelocalizationConfig(ImageInput):
+    """gnn_relocalization: images to place matches and poses by a graph of scene embeddings."""
+
+    node_name: ClassVar[str] = "gnn_relocalization"
+    s3e_model: str
+    query_length: int = Field(ge=1, le=100)
+    prior_places: NonNegative
+    probability_midpoint: float
+    probability_width: Positive
+    further_midpoint: float
+    further_width: Positive
+    candidate_separation: int = Field(ge=1)
+    exclude_recent_time: NonNegative
+    exclude_recent_keyframes: int = Field(ge=0)
+    top_k: int = Field(ge=1, le=100)
+    min_probability: Fraction
+    same_place_translation: Positive
+    same_place_rotation: Annotated[float, Field(gt=0.0, le=3.15)]
+    rival_share: Fraction
+    verification_timeout: Positive
+    depth_topic_used: bool
+    pose_prior_used: bool
+    pose_prior_sigmas: Positive
+    threads: int = Field(ge=0, le=256)
+    map: str
+
+
 class GpsImageSyncConfig(ImageInput):
     """gps_image_sync: image, fix and odometry to a dataset folder of labelled keyframes."""
 
@@ -434,6 +462,8 @@ class FineTuningConfig(NodeConfig):
     same_place_rotation: Annotated[float, Field(gt=0.0, le=3.15)]
     exclude_recent_keyframes: int = Field(ge=0)
     candidates: int = Field(ge=1, le=100)
+    impostors: int = Field(ge=0, le=100_000)
+    index: Literal["auto", "exact", "kd_tree", "graph"]
     wanted_precisions: Annotated[list[Annotated[float, Field(gt=0.0, lt=1.0)]], Field(min_length=1)]
     wanted_drives: Annotated[float, Field(gt=0.5, lt=1.0)]
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)]
@@ -546,6 +576,7 @@ NODE_CONFIGS: tuple[type[NodeConfig], ...] = (
     PoseGraphConfig,
     GpsImageSyncConfig,
     PoseRegressionConfig,
+    RelocalizationConfig,
     FineTuningConfig,
     BagPlayerConfig,
     BagRecorderConfig,

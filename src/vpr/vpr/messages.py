@@ -77,11 +77,19 @@ def camera_of(message: Any) -> CameraModel:
     """Intrinsics of a CameraInfo.
 
     Raises:
-        ImageError: a driver that publishes an uncalibrated camera (zero focal length).
+        ImageError: a driver that publishes an uncalibrated camera (zero focal length), or numbers
+            that no camera has.
     """
     matrix = np.asarray(message.k, dtype=np.float64).reshape(3, 3)
     if not np.isfinite(matrix).all() or matrix[0, 0] <= 0 or matrix[1, 1] <= 0:
         raise ImageError("uncalibrated_camera", "CameraInfo has no focal length: calibrate it")
+    centre = matrix[:2, 2]
+    if not (0 < centre[0] < message.width and 0 < centre[1] < message.height):
+        raise ImageError(
+            "impossible_intrinsics",
+            f"CameraInfo has its principal point at {centre[0]:.0f}, {centre[1]:.0f}, outside its "
+            f"{message.width}x{message.height} image",
+        )
     distortion = np.asarray(message.d, dtype=np.float64)
     if distortion.size < 4:
         distortion = np.zeros(5)
@@ -107,25 +115,26 @@ def keyframe_of(message: Any) -> Keyframe:
     )
 
 
+def match_of(message: Any) -> PlaceMatch:
+    """One place match of a message."""
+    return PlaceMatch(
+        reference_id=int(message.reference_id),
+        reference_session=int(message.reference_session),
+        reference_stamp_ns=stamp_ns(message.reference_stamp),
+        distance=float(message.distance),
+        sequence_score=float(message.sequence_score),
+        probability=float(message.probability),
+        source=MatchSource(message.source),
+    )
+
+
 def matches_of(message: Any) -> PlaceMatches:
     """Place matches of a message."""
-    candidates = tuple(
-        PlaceMatch(
-            reference_id=int(match.reference_id),
-            reference_session=int(match.reference_session),
-            reference_stamp_ns=stamp_ns(match.reference_stamp),
-            distance=float(match.distance),
-            sequence_score=float(match.sequence_score),
-            probability=float(match.probability),
-            source=MatchSource(match.source),
-        )
-        for match in message.candidates
-    )
     return PlaceMatches(
         query_id=int(message.query_id),
         query_session=int(message.query_session),
         query_stamp_ns=stamp_ns(message.header.stamp),
-        candidates=candidates,
+        candidates=tuple(map(match_of, message.candidates)),
         searched=int(message.searched),
         explanation=message.explanation,
     )

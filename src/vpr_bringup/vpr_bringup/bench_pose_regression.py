@@ -1,13 +1,16 @@
 """Figures of VLocNet++, reduced to what a CPU trains in minutes; a command of its own.
 
-``python -m vpr_bringup.bench_pose_regression OUT [--data DIR]``: the three ablations in a simulated
-town, redkitchen from ``DIR`` beside the nearest keyframe, and the time of a frame.
+``python -m vpr_bringup.bench_pose_regression OUT [--part latency town kitchen] [--data DIR]``: the
+time of a frame; the three ablations in a simulated town, with how far the claimed certainty holds;
+and redkitchen from ``DIR`` beside the nearest keyframe. Runs lie in OUT, and one that was stopped
+goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,7 @@ from rich.console import Console
 
 from vpr.evaluation.pose_regression import (
     REDUCED,
+    Drives,
     ablation_rows,
     ablation_summary,
     comparison_rows,
@@ -29,50 +33,68 @@ from vpr.pose_regression.training import VLocNetTrainingConfig, train
 
 SEEDS = range(3)
 TOWN = VLocNetTrainingConfig(steps=400, batch=8)
-LEARNT_DRIVES, JUDGED_DRIVE = "world:3:1,2,3", "world:3:11"
+LEARNT, OTHERS, TESTED = "world:3:1,2,3", "world:3:21,22,23", "world:3:11,12,13"
 KITCHEN = VLocNetTrainingConfig(single_steps=100, steps=600, schedule="joint", batch=8)
 LEARNT_FRAMES = 125  # the first half of redkitchen
 LATENCY_FRAMES = 30
+FIGURES = "pose_regression.json"
 
 console = Console()
 Rows = list[dict[str, object]]
 
 
-def town_rows() -> Rows:
+def latency() -> Rows:
+    """A frame, on the GPU where there is one."""
+    return latency_rows("cuda" if torch.cuda.is_available() else "cpu", LATENCY_FRAMES)
+
+
+def town_rows(out: Path, steps: int) -> Rows:
     """Each idea of the paper with and without, over all seeds."""
-    frames = [frames_of(LEARNT_DRIVES, "train", REDUCED), frames_of(JUDGED_DRIVE, "test", REDUCED)]
-    return ablation_summary(ablation_rows(frames[0], frames[1], SEEDS, REDUCED, TOWN))
+    drives = Drives(*(frames_of(source, "all", REDUCED) for source in (LEARNT, OTHERS, TESTED)))
+    training = TOWN.model_copy(update={"steps": steps})
+    rows = ablation_rows(drives, SEEDS, REDUCED, training, out=out, tell=console.print)
+    return ablation_summary(rows)
 
 
-def kitchen_rows(folder: Path) -> Rows:
+def kitchen_rows(folder: Path, out: Path) -> Rows:
     """Learn from the first part of redkitchen, judge on the rest beside the nearest keyframe."""
     network = SMALL.model_copy(update={"tasks": ("pose", "odometry")})
     frames = seven_scenes(folder, "all", network)
     first = np.arange(len(frames)) < LEARNT_FRAMES
     learnt, rest = frames.subset(first), frames.subset(~first)
-    model = train(learnt, network, KITCHEN)
+    model = train(learnt, network, KITCHEN, out)
     answers = predict(model.network, rest)
     own = figures(answers, rest) | trust_figures(model, answers, rest)
     return [*comparison_rows(answers, rest, learnt), dict(own)]
 
 
 def main() -> None:
-    """Measure everything and write ``pose_regression.json``."""
+    """Measure the parts and write ``pose_regression.json`` after each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--part", nargs="+", choices=["latency", "town", "kitchen"])
+    parser.add_argument("--steps", type=int, default=TOWN.steps, help="of a training in town")
     parser.add_argument("--data", type=Path, help="folder of the real data sets")
     arguments = parser.parse_args()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    found: dict[str, Rows] = {
-        "latency": latency_rows(device, LATENCY_FRAMES),
-        "town": town_rows(),
+    out: Path = arguments.out
+    parts: dict[str, Callable[[], Rows]] = {
+        "latency": latency,
+        "town": lambda: town_rows(out / "town", arguments.steps),
     }
     if arguments.data is not None:
-        found["kitchen"] = kitchen_rows(arguments.data / "redkitchen")
-    out: Path = arguments.out
+        folder = arguments.data / "redkitchen"
+        parts["kitchen"] = lambda: kitchen_rows(folder, out / "kitchen")
     out.mkdir(parents=True, exist_ok=True)
-    (out / "pose_regression.json").write_text(json.dumps(found, indent=2) + "\n")
-    console.print_json(data=found)
+    file = out / FIGURES
+    found: dict[str, Rows] = json.loads(file.read_text()) if file.is_file() else {}
+    for part in arguments.part or parts:
+        if part not in parts:
+            parser.error(f"{part} needs --data")
+        found[part] = parts[part]()
+        partial = file.with_suffix(".partial")
+        partial.write_text(json.dumps(found, indent=2) + "\n")
+        partial.replace(file)
+        console.print_json(data={part: found[part]})
 
 
 if __name__ == "__main__":

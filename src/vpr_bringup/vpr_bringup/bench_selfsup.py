@@ -22,7 +22,12 @@ from rich.console import Console
 from rich.progress import track
 
 from vpr.bags.reader import BagReader
-from vpr.config import EmbeddingConfig, FineTuningConfig, GpsImageSyncConfig
+from vpr.config import (
+    EmbeddingConfig,
+    FineTuningConfig,
+    GpsImageSyncConfig,
+    SequenceMatchingConfig,
+)
 from vpr.evaluation.leave_one_out import REAL_SETS, leave_one_out_rows
 from vpr.evaluation.search_time import search_rows
 from vpr.evaluation.selfsup import evaluate_selfsup
@@ -127,8 +132,10 @@ def towns(out: Path, folders: dict[int, Path], sizes: Sizes, details: dict[str, 
     )
     embedding, config = EmbeddingConfig.from_file(), FineTuningConfig.from_file()
     model = out / "towns.safetensors"
-    trained = train_descriptor(TrainingData(learnt, choosing, calibrated), model, embedding, config)
-    figures = evaluate_selfsup(judged, model, out / "figures", embedding, config)
+    sequences = SequenceMatchingConfig.from_file()
+    data = TrainingData(learnt, choosing, calibrated)
+    trained = train_descriptor(data, model, embedding, config, sequences)
+    figures = evaluate_selfsup(judged, model, out / "figures", embedding, config, sequences)
     details["towns"] = figures
     details["training"] = {
         "epochs": trained.outcome.epochs,
@@ -139,7 +146,7 @@ def towns(out: Path, folders: dict[int, Path], sizes: Sizes, details: dict[str, 
     return [
         Line("towns learnt from / epoch chosen on / calibrated on / judged on", counts, "-", "-"),
         *_recognition(figures),
-        *_calibration(figures["calibration"]),
+        *_calibration(figures.get("calibration", {})),
         *_pose_graph(figures),
     ]
 
@@ -149,9 +156,11 @@ def _recognition(figures: dict[str, Any]) -> list[Line]:
     lines = []
     mean = figures["mean_of_drives"]
     within = {f"one memory of all towns, right within {r}": f for r, f in figures["within"].items()}
+    frames = figures["sequences"]["frames"]
     for where, found in {
         "each town by itself": mean,
         "one memory of all towns": figures["together"],
+        f"the same, sequences of {frames} keyframes": figures["sequences"],
         **within,
     }.items():
         ours, peer = found["learned"], found["backbone"]
@@ -175,27 +184,29 @@ def _recognition(figures: dict[str, Any]) -> list[Line]:
 
 
 def _calibration(found: dict[str, Any]) -> list[Line]:
-    errors = found["expected_calibration_error"]
-    nearest, further = errors["nearest match"], errors["further candidates"]
-    lines = [
-        Line(
-            "expected calibration error, nearest match / further candidates",
-            f"{nearest:.3f} / {further:.3f}",
-            "-",
-            "≤ 0.030",
-        )
-    ]
-    for threshold in found["thresholds"]:
-        held, judged = threshold["drives_held"], threshold["drives_judged"]
-        lines.append(
-            Line(
-                f"threshold for precision {threshold['wanted_precision']:g}: held on, recall",
-                f"{held} of {judged} drives (promised on {threshold['assured_drives']:.0%}), "
-                f"{threshold['recall_here']:.2f}",
-                "-",
-                "19 of 20",
+    """Calibration errors and thresholds, of single images and of sequences."""
+    lines = []
+    for kind, part in found.items():
+        ranked = part["ranked_by_probability"]
+        what = f"one memory of all towns, {kind} accepted by probability: at 100 % precision, AP"
+        values = f"{ranked['recall_at_100_precision']:.3f}, {ranked['average_precision']:.3f}"
+        lines.append(Line(what, values, "-", "more"))
+        for name, error in part["expected_calibration_error"].items():
+            what = f"expected calibration error, {kind}: {name}"
+            lines.append(Line(what, f"{error:.3f}", "-", "≤ 0.030"))
+        for threshold in part["thresholds"]:
+            held, judged = threshold["drives_held"], threshold["drives_judged"]
+            precision = threshold["precision_here"]
+            lines.append(
+                Line(
+                    f"{kind}, threshold for precision {threshold['wanted_precision']:g}: held on, "
+                    "precision and recall of all",
+                    f"{held} of {judged} drives (promised on {threshold['assured_drives']:.0%}), "
+                    f"{precision or 0.0:.3f}, {threshold['recall_here']:.2f}",
+                    "-",
+                    "19 of 20",
+                )
             )
-        )
     return lines
 
 

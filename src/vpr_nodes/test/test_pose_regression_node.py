@@ -9,7 +9,8 @@ from nav_msgs.msg import Odometry
 from sensor_msgs.msg import CameraInfo, Image
 
 from vpr.models.vlocnet import VLocNet, VLocNetConfig
-from vpr.pose_regression.model import Certainty, PoseModel, known_frames
+from vpr.pose_regression.calibration import Certainty, Deviations
+from vpr.pose_regression.model import PoseModel, known_frames
 from vpr.pose_regression.prediction import as_network_input
 
 CONFIG = VLocNetConfig(image_width=64, image_height=32, width=4, units=(1, 1, 3, 1), classes=5)
@@ -25,9 +26,12 @@ def model_file(tmp_path):
         network.pose.temporal_fusion.pooling.weight.normal_()
     known = textured(1, 32, 64)[..., ::-1].copy()
     embedding = network.step(as_network_input(known[None]))[0].embedding.detach().numpy()
+    deviations = Deviations(
+        translation=0.5, rotation=0.1, motion_translation=0.1, motion_rotation=0.05
+    )
     certainty = Certainty(
-        translation=0.5, rotation=0.1, motion_translation=0.1, motion_rotation=0.05,
-        learnt_translation=0.4, learnt_rotation=0.1, held_out=10, familiar=1e-4,
+        deviations=deviations, learnt=deviations, drives=1, held_out=10, transferred=None,
+        typical=1e-4, familiar=1e-4,
     )  # fmt: skip
     PoseModel(network, certainty, known_frames(embedding), {}).save(tmp_path / "model.safetensors")
     return str(tmp_path / "model.safetensors")

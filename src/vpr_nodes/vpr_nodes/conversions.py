@@ -22,6 +22,7 @@ from vpr.records import (
     GpsFix,
     Keyframe,
     LoopClosure,
+    PlaceMatch,
     PlaceMatches,
     Pose,
 )
@@ -98,19 +99,21 @@ def matches_msg(matches: PlaceMatches, frame_id: str) -> PlaceMatchesMsg:
     )
     message.header.stamp = time_msg(matches.query_stamp_ns)
     message.header.frame_id = frame_id
-    message.candidates = [
-        PlaceMatchMsg(
-            reference_id=match.reference_id,
-            reference_session=match.reference_session,
-            reference_stamp=time_msg(match.reference_stamp_ns),
-            distance=float(match.distance),
-            sequence_score=float(match.sequence_score),
-            probability=float(match.probability),
-            source=int(match.source),
-        )
-        for match in matches.candidates
-    ]
+    message.candidates = [match_msg(match) for match in matches.candidates]
     return message
+
+
+def match_msg(match: PlaceMatch) -> PlaceMatchMsg:
+    """Message of one place match."""
+    return PlaceMatchMsg(
+        reference_id=match.reference_id,
+        reference_session=match.reference_session,
+        reference_stamp=time_msg(match.reference_stamp_ns),
+        distance=float(match.distance),
+        sequence_score=float(match.sequence_score),
+        probability=float(match.probability),
+        source=int(match.source),
+    )
 
 
 def closure_msg(closure: LoopClosure, frame_id: str) -> LoopClosureMsg:

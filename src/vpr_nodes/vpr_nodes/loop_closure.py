@@ -1,15 +1,17 @@
 """loop_closure: place matches to verified or rejected closures with a relative pose.
 
 Subscribes the camera, ``camera/camera_info``, ``camera/depth/image_raw`` (when
-``depth_topic_used``), ``keyframe`` and ``matches``, and with ``pose_prior_used`` ``pose_prior`` and
-``graph``; publishes ``loop_closures``. Images, depths, keyframes, matches and guesses are joined by
-exact stamp. Owns the ``features`` part of a map.
+``depth_topic_used``), ``keyframe``, ``matches`` and ``gnn_matches``, and with ``pose_prior_used``
+``pose_prior`` and ``graph``; publishes ``loop_closures``. Images, depths, keyframes, matches and
+guesses are joined by exact stamp. Owns the ``features`` part of a map. ``~/verify_image`` measures
+where an image that is no keyframe was taken, for gnn_relocalization.
 """
 
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import OrderedDict, deque
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,21 @@ from vpr_interfaces.msg import Keyframe as KeyframeMsg
 from vpr_interfaces.msg import LoopClosure as LoopClosureMsg
 from vpr_interfaces.msg import PlaceMatches as PlaceMatchesMsg
 from vpr_interfaces.msg import PoseGraph as PoseGraphMsg
+from vpr_interfaces.srv import VerifyImage
 
 from vpr.config import LoopClosureConfig
-from vpr.images.decoding import decode_depth
-from vpr.messages import camera_of, covariance_of, keyframe_of, matches_of, pose_of, stamp_ns
+from vpr.images.decoding import ImageError, decode_depth
+from vpr.maps.folder import Part
+from vpr.messages import (
+    camera_of,
+    covariance_of,
+    image_of,
+    keyframe_of,
+    match_of,
+    matches_of,
+    pose_of,
+    stamp_ns,
+)
 from vpr.records import CameraModel, ClosureState, Image, Keyframe, LoopClosure, PlaceMatches
 from vpr.verification.features import LocalFeatures
 from vpr.verification.loop_closer import LoopCloser
@@ -47,9 +60,11 @@ class LoopClosureNode(VprNode):
 
     def setup(self) -> None:
         self.closer = LoopCloser(self.config)
-        self.part = MapPart(self, "features", self.closer.save, self.closer.load)
+        self.judged: OrderedDict[int, set[int]] = OrderedDict()  # query -> references
+        self.part = MapPart(self, "features", self.closer.save, self._load)
         if self.config.map:
             self.part.load(Path(self.config.map))
+        self.create_service(VerifyImage, "~/verify_image", self._on_verify_image)
         self.camera: CameraModel | None = None
         self.images: ExactStampJoin[Image] = ExactStampJoin(JOIN_CAPACITY)
         self.depths: ExactStampJoin[NDArray[np.float32]] = ExactStampJoin(JOIN_CAPACITY)
@@ -80,6 +95,7 @@ class LoopClosureNode(VprNode):
             )
         self.listen(KeyframeMsg, "keyframe", self._on_keyframe, REMEMBERED, "nothing to verify")
         self.listen(PlaceMatchesMsg, "matches", self._on_matches, RELIABLE)
+        self.listen(PlaceMatchesMsg, "gnn_matches", self._on_matches, RELIABLE)
         if self.config.pose_prior_used:
             self.listen(
                 PoseWithCovarianceStamped,
@@ -90,6 +106,10 @@ class LoopClosureNode(VprNode):
             )
             self.listen(PoseGraphMsg, "graph", self._on_graph, LATCHED)
         self.every(self.config.verdict_timeout / 4, self._settle)
+
+    def _load(self, part: Part) -> None:
+        self.closer.load(part)
+        self.judged.clear()  # keyframes are numbered on from those of the map
 
     def _on_camera_info(self, message: CameraInfo) -> None:
         self.camera = camera_of(message)
@@ -111,7 +131,14 @@ class LoopClosureNode(VprNode):
 
     def _on_depth(self, message: ImageMsg) -> None:
         stamp = stamp_ns(message.header.stamp)
-        depth = decode_depth(
+        depth = self._depth_of(message)
+        if (image := self.images.take(stamp)) is not None:
+            self._extract(stamp, image, depth)
+        else:
+            self.depths.put(stamp, depth)
+
+    def _depth_of(self, message: ImageMsg) -> NDArray[np.float32]:
+        return decode_depth(
             message.encoding,
             message.height,
             message.width,
@@ -120,10 +147,6 @@ class LoopClosureNode(VprNode):
             bool(message.is_bigendian),
             self.config.depth_scale,
         )
-        if (image := self.images.take(stamp)) is not None:
-            self._extract(stamp, image, depth)
-        else:
-            self.depths.put(stamp, depth)
 
     def _extract(self, stamp: int, image: Image, depth: NDArray[np.float32] | None) -> None:
         self.features.put(stamp, self.closer.extract(image, depth, self._camera_for(image)))
@@ -174,10 +197,43 @@ class LoopClosureNode(VprNode):
         self.closer.add_keyframe(keyframe, features)
 
     def _verify(self, matches: PlaceMatches) -> None:
+        matches = self._not_yet_judged(matches)
         closures = self.timed(self.closer.verify, self.prior.ordered(matches))
         if not matches.candidates:
             self.health.last_reason = matches.explanation
         self._publish(closures)
+
+    def _not_yet_judged(self, matches: PlaceMatches) -> PlaceMatches:
+        """Without the candidates that another node has proposed for the same keyframe."""
+        judged = self.judged.setdefault(matches.query_id, set())
+        new = tuple(match for match in matches.candidates if match.reference_id not in judged)
+        judged.update(match.reference_id for match in new)
+        if len(self.judged) > JOIN_CAPACITY:
+            self.judged.popitem(last=False)
+        return replace(matches, candidates=new)
+
+    def _on_verify_image(
+        self, request: VerifyImage.Request, response: VerifyImage.Response
+    ) -> VerifyImage.Response:
+        try:
+            image, depth = image_of(request.image), None
+            if request.depth.data:
+                depth = self._depth_of(request.depth)
+                if not np.isfinite(depth).any():
+                    response.message = "the depth image measures nothing: gone on without depth"
+            given = request.camera_info
+            camera = camera_of(given) if given.width else self._camera_for(image)
+            features = self.closer.extract(image, depth, camera)
+            candidates = tuple(map(match_of, request.candidates))
+            stamp = stamp_ns(request.image.header.stamp)
+            matches = PlaceMatches(0, 0, stamp, candidates, len(candidates), "")
+            closures = self.timed(self.closer.compare, features, matches)
+        except (ImageError, ValueError) as error:
+            response.message = str(error)
+            return response
+        frame_id = request.image.header.frame_id
+        response.closures = [closure_msg(closure, frame_id) for closure in closures]
+        return response
 
     def _settle(self) -> None:
         """Give candidates that wait for agreement their verdict once the camera is silent."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vpr_interfaces.srv import LoadMap, SaveMap
 
-from vpr.maps.folder import Part, PartDigest, PartOutdated, PartWriter, open_part
+from vpr.maps.folder import Part, PartDigest, PartOutdated, PartWriter, open_part, read_manifest
 from vpr.maps.table import MapError
 from vpr_nodes.vpr_node import VprNode
 
@@ -18,6 +18,7 @@ class MapPart:
     Args:
         save: writes what the map does not have yet; raises ValueError where it can't.
         load: takes a part of a map; raises ValueError for what it cannot take.
+        without: told where a map has no such part, and why; None refuses such a map.
     """
 
     def __init__(
@@ -26,8 +27,9 @@ class MapPart:
         name: str,
         save: Callable[[PartWriter], PartDigest],
         load: Callable[[Part], None],
+        without: Callable[[str], None] | None = None,
     ) -> None:
-        self._node, self._name = node, name
+        self._node, self._name, self._without = node, name, without
         self._save_to, self._load_from = save, load
         node.create_service(SaveMap, "~/save_part", self._save)
         node.create_service(LoadMap, "~/load_part", self._load)
@@ -38,6 +40,11 @@ class MapPart:
         Raises:
             MapError, ValueError: the map is damaged or does not fit; nothing is changed then.
         """
+        if self._without is not None and not read_manifest(folder).has(self._name):
+            remark = f"the map in {folder} has no {self._name}: it was saved without this node"
+            self._without(remark)
+            self._node.get_logger().warning(remark)
+            return 0
         part = open_part(folder, self._name)
         self._load_from(part)
         self._node.get_logger().info(f"{part.count} {self._name} loaded from {folder}")

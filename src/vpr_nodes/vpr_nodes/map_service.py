@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 # Part -> the node that has it, in the order they are saved. Keyframes come from sequence_matching:
 # saved last, it knows every keyframe that another part speaks of.
 PARTS = {"features": "loop_closure", "places": "sequence_matching"}
+# The same of nodes that need not run: a map is whole without them.
+OPTIONAL_PARTS = {"scenes": "gnn_relocalization"}
 
 
 class MapService:
@@ -52,11 +54,11 @@ class MapService:
         group = ReentrantCallbackGroup()  # a service that waits for other services' answers
         self._savers = {
             name: node.create_client(SaveMap, f"{owner}/save_part", callback_group=group)
-            for name, owner in PARTS.items()
+            for name, owner in (OPTIONAL_PARTS | PARTS).items()
         }
         self._loaders = {
             name: node.create_client(LoadMap, f"{owner}/load_part", callback_group=group)
-            for name, owner in PARTS.items()
+            for name, owner in (PARTS | OPTIONAL_PARTS).items()
         }
         node.create_service(SaveMap, "save_map", self._save, callback_group=group)
         node.create_service(LoadMap, "load_map", self._load, callback_group=group)
@@ -117,11 +119,14 @@ class MapService:
         self, folder: Path, revision: str, after: Manifest | None
     ) -> Manifest:
         digests = {"graph": self._save_graph(folder, revision, whole=after is None)}
-        for name, client in self._savers.items():
+        for name, client in self._running(self._savers):
             answer = await client.call_async(SaveMap.Request(path=str(folder), revision=revision))
             if not answer.ok:
                 raise (PartOutdated if answer.outdated else MapError)(answer.message)
             digests[name] = PartDigest.model_validate_json(answer.digest)
+        for name in OPTIONAL_PARTS:
+            if after is not None and name not in digests and after.has(name):
+                digests[name] = after.part(name)  # as it was when its node last ran
         # keyframes told before a model was adopted still name the one they came with
         model = str(digests["places"].metadata.get("model", self._node.model))
         return commit(folder, revision, digests.values(), model, after)
@@ -139,7 +144,7 @@ class MapService:
         """Whether nothing came since the last save, and no node lagged behind the others then."""
         if self._held is None or dict(self._node.graph.counters) != self._saved_counters:
             return False
-        return len({part.count for part in self._held.parts}) == 1
+        return len({self._held.part(name).count for name in ("graph", *PARTS)}) == 1
 
     async def load(self, folder: Path) -> int:
         """Have every node load its part of a map; returns its keyframes.
@@ -151,15 +156,25 @@ class MapService:
         for name in ("graph", *PARTS):
             open_part(folder, name)
         self._check_ready(self._loaders)
-        for client in self._loaders.values():
+        running = self._running(self._loaders)
+        manifest = read_manifest(folder)
+        for name, _ in running:
+            if name in OPTIONAL_PARTS and manifest.has(name):
+                open_part(folder, name)
+        for _, client in running:
             answer = await client.call_async(LoadMap.Request(path=str(folder)))
             if not answer.ok:
                 raise MapError(answer.message)
         return self.load_graph(folder)
 
     @staticmethod
+    def _running(clients: Mapping[str, Client]) -> list[tuple[str, Client]]:
+        """The clients whose node runs."""
+        return [(name, client) for name, client in clients.items() if client.service_is_ready()]
+
+    @staticmethod
     def _check_ready(clients: Mapping[str, Client]) -> None:
-        away = [PARTS[name] for name, client in clients.items() if not client.service_is_ready()]
+        away = [node for name, node in PARTS.items() if not clients[name].service_is_ready()]
         if away:
             raise MapError(f"not running: {', '.join(away)}; a map is made of every node's part")
 

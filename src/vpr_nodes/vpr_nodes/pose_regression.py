@@ -50,10 +50,7 @@ class PoseRegressionNode(VprNode):
         self.odometry = self.create_lifecycle_publisher(Odometry, "visual_odometry", RELIABLE)
         self.semantics = self.create_lifecycle_publisher(ImageMsg, "semantics", RELIABLE)
         certainty = self.regressor.model.certainty
-        self.get_logger().info(
-            f"{self.config.pose_model}: a pose is known to {certainty.translation:.2f} m and "
-            f"{np.degrees(certainty.rotation):.1f} degrees an axis"
-        )
+        self.get_logger().info(f"{self.config.pose_model}: {certainty.summary}")
 
     def start(self) -> None:
         self.listen(

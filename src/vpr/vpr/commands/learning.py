@@ -12,7 +12,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from vpr.config import ConfigError, EmbeddingConfig, FineTuningConfig, GpsImageSyncConfig
+from vpr.config import (
+    ConfigError,
+    EmbeddingConfig,
+    FineTuningConfig,
+    GpsImageSyncConfig,
+    SequenceMatchingConfig,
+)
 
 dataset_app = typer.Typer(no_args_is_help=True, help="Recordings to folders of labelled images.")
 train_app = typer.Typer(no_args_is_help=True, help="Train networks.")
@@ -167,7 +173,8 @@ def train_descriptor_command(
         model = {} if onto is None else {"model": str(onto)}
         embedding = EmbeddingConfig.from_file(params_file, **model)
         parts = TrainingData(data, validation or (), calibration or ())
-        trained = train_descriptor(parts, out, embedding, config, fresh)
+        sequences = SequenceMatchingConfig.from_file(params_file)
+        trained = train_descriptor(parts, out, embedding, config, sequences, fresh)
     _print_training(trained)
 
 
@@ -184,7 +191,9 @@ def eval_selfsup(
 
     with _explained():
         config = FineTuningConfig.from_file(params_file)
-        figures = evaluate_selfsup(data, model, out, EmbeddingConfig.from_file(params_file), config)
+        embedding = EmbeddingConfig.from_file(params_file)
+        sequences = SequenceMatchingConfig.from_file(params_file)
+        figures = evaluate_selfsup(data, model, out, embedding, config, sequences)
     write_json(out / "figures.json", figures)
     table = Table("all drives together", "backbone", "learned", title=str(out))
     together = figures["together"]

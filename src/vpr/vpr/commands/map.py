@@ -159,6 +159,45 @@ def reanchor(
 
 
 @map_app.command()
+def locate(
+    folder: Path,
+    image: Annotated[Path, typer.Argument(help="A picture taken somewhere in the map.")],
+    horizontal_fov: Annotated[
+        float | None, typer.Option(help="Degrees; of the camera that took it.", min=5, max=179)
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="S3E model that the map was driven with.")
+    ] = None,
+    params_file: ParamsFile = None,
+) -> None:
+    """Where in a map a picture was taken; exit status 2 and the reason where that is not known."""
+    from dataclasses import replace
+
+    import numpy as np
+
+    from vpr.geometry import quaternion_of
+    from vpr.images.decoding import decode_compressed
+    from vpr.maps.locating import MapLocator
+    from vpr.records import CameraModel
+
+    with refusals():
+        pixels = decode_compressed(image.read_bytes())
+        height, width = pixels.shape[:2]
+        camera = None
+        if horizontal_fov is not None:
+            known = CameraModel.from_horizontal_fov(width, height, horizontal_fov)
+            camera = replace(known, assumed=False)
+        overrides = {} if model is None else {"s3e_model": str(model)}
+        found = MapLocator(folder, params_file, **overrides).locate(pixels, camera=camera)
+    x, y, z = found.pose[:3, 3]
+    sigmas = np.sqrt(np.diag(found.covariance))
+    console.print(f"x {x:.3f} y {y:.3f} z {z:.3f} m, within {np.linalg.norm(sigmas[:3]):.2f} m")
+    quaternion = " ".join(f"{value:.4f}" for value in quaternion_of(found.pose))
+    console.print(f"qx qy qz qw {quaternion}, within {np.linalg.norm(sigmas[3:]):.3f} rad")
+    console.print(f"session {found.session}, {found.reason}")
+
+
+@map_app.command()
 def export(
     folder: Path,
     out: Path,

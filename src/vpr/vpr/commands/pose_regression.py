@@ -1,4 +1,4 @@
-"""``vpr train vlocnet`` and ``vpr eval vlocnet | vlocnet-ablation | vlocnet-latency``."""
+"""``vpr train vlocnet | vlocnet-certainty``, ``vpr eval vlocnet | vlocnet-ablation | -latency``."""
 
 from __future__ import annotations
 
@@ -47,6 +47,16 @@ def train_vlocnet(
     small: Annotated[
         bool, typer.Option("--small/--whole", help="For a CPU, or ResNet-50 as in the paper.")
     ] = True,
+    calibrate_on: Annotated[
+        str,
+        typer.Option(
+            help="Drives as --data, of the same world, that tell how sure the poses are; "
+            "without, some of --data are held out for that."
+        ),
+    ] = "",
+    backbone: Annotated[
+        str, typer.Option(help="residual, as in the paper; or efficientnet_lite0.")
+    ] = "residual",
     single_steps: Annotated[int, typer.Option(help="Steps of single tasks first.", min=0)] = 600,
     steps: Annotated[int, typer.Option(help="Steps of all tasks then.", min=0)] = 1200,
     schedule: Annotated[
@@ -56,8 +66,18 @@ def train_vlocnet(
     accumulate: Annotated[int, typer.Option(help="Passes a step.", min=1)] = 1,
     learning_rate: Annotated[float, typer.Option(min=1e-9)] = 1e-3,
     initial_weights: Annotated[
-        str, typer.Option(help="A torchvision ResNet-50 to begin with (--whole).")
+        str,
+        typer.Option(
+            help="Begin with this file of a torchvision ResNet-50 (--whole), "
+            "or with embedded (--backbone efficientnet_lite0)."
+        ),
     ] = "",
+    frozen_trunk: Annotated[
+        bool, typer.Option("--frozen-trunk", help="Leave Res1 to Res3 as those weights have them.")
+    ] = False,
+    turn: Annotated[
+        float, typer.Option(help="Also learn views turned by up to so many degrees.", min=0.0)
+    ] = 0.0,
     device: Annotated[str, typer.Option(help="auto | cpu | cuda")] = "auto",
     mixed_precision: Annotated[str, typer.Option(help="auto (on CUDA) | on | off")] = "auto",
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -71,14 +91,35 @@ def train_vlocnet(
             "single_steps": single_steps, "steps": steps, "schedule": schedule, "batch": batch,
             "accumulate": accumulate, "learning_rate": learning_rate, "seed": seed,
             "initial_weights": initial_weights, "device": device,
-            "mixed_precision": mixed_precision,
+            "mixed_precision": mixed_precision, "turn": turn, "frozen_trunk": frozen_trunk,
         }  # fmt: skip
         config = VLocNetTrainingConfig.model_validate(values)
-        network = _network(data, tasks, small)
-        train(_frames(data, "train", part, network), network, config, out, fresh, _tell)
+        network = _network(data, tasks, small, backbone)
+        frames = _frames(data, "train", part, network)
+        others = _frames(calibrate_on, "train", "", network) if calibrate_on else None
+        certainty = train(frames, network, config, out, fresh, _tell, others).certainty
+        console.print(certainty.summary)
 
     or_fail(learn)
     console.print(f"{out / MODEL}: judge it by vpr eval vlocnet, run it by vpr run --pose-model")
+
+
+def train_vlocnet_certainty(
+    model: Annotated[Path, typer.Argument(help="model.safetensors of a run; written anew.")],
+    data: Data,
+    part: Part = "",
+) -> None:
+    """Tell a trained VLocNet++ how sure it may be, on drives that it did not learn from."""
+    from vpr.pose_regression.model import PoseModel
+
+    def calibrate() -> str:
+        trained = PoseModel.load(model)
+        frames = _frames(data, "train", part, trained.network.config)
+        again = trained.calibrated_on(frames)
+        again.save(model)
+        return again.certainty.summary
+
+    console.print(or_fail(calibrate))
 
 
 def eval_vlocnet(
@@ -101,6 +142,7 @@ def eval_vlocnet(
     """
     from vpr.evaluation.pose_regression import comparison_rows, trust_figures
     from vpr.pose_regression.activation_maps import draw_activation_maps
+    from vpr.pose_regression.frames import CAMERA_TOLERANCE, other_camera
     from vpr.pose_regression.model import PoseModel
     from vpr.pose_regression.prediction import figures, predict
 
@@ -108,6 +150,8 @@ def eval_vlocnet(
         trained = PoseModel.load(model)
         config = trained.network.config
         frames = _frames(data, "test", part, config)
+        if remark := other_camera(frames.camera, trained.camera, CAMERA_TOLERANCE):
+            console.print(f"[yellow]{remark}[/yellow]: the figures say little")
         answers = predict(trained.network, frames)
         rows: list[dict[str, object]] = [dict(figures(answers, frames))]
         _show(f"{model} on {data} {part}", rows, None)
@@ -127,22 +171,32 @@ def eval_vlocnet(
 
 
 def eval_vlocnet_ablation(
+    out: Annotated[Path, typer.Argument(help="Folder of the runs; goes on where it stopped.")],
     learnt: Annotated[str, typer.Option(help="Frames to learn from, as --data.")] = "world:3:1,2,3",
-    tested: Annotated[str, typer.Option(help="Frames to be judged on.")] = "world:3:11",
+    calibrate_on: Annotated[
+        str, typer.Option(help="Drives that tell how sure the poses are.")
+    ] = "world:3:21,22,23",
+    tested: Annotated[str, typer.Option(help="Frames to be judged on.")] = "world:3:11,12,13",
     seeds: Annotated[int, typer.Option(help="Trainings of each variant.", min=1)] = 3,
-    steps: Annotated[int, typer.Option(help="Of each training.", min=1)] = 600,
+    steps: Annotated[int, typer.Option(help="Of each training.", min=1)] = 400,
     batch: Annotated[int, typer.Option(help="Pairs of frames a step.", min=2)] = 8,
     json_out: JsonOut = None,
 ) -> None:
     """Multitask, Geometric Consistency and adaptive fusion, each with and without, reduced."""
-    from vpr.evaluation.pose_regression import REDUCED, ablation_rows, ablation_summary
+    from vpr.evaluation.pose_regression import REDUCED, Drives, ablation_rows, ablation_summary
     from vpr.pose_regression.sources import frames_of
     from vpr.pose_regression.training import VLocNetTrainingConfig
 
     def rows() -> list[dict[str, object]]:
         training = VLocNetTrainingConfig(steps=steps, batch=batch)
-        frames = (frames_of(learnt, "train", REDUCED), frames_of(tested, "test", REDUCED))
-        found = ablation_rows(*frames, range(seeds), REDUCED, training, tell=console.print)
+        drives = Drives(
+            frames_of(learnt, "train", REDUCED),
+            frames_of(calibrate_on, "train", REDUCED),
+            frames_of(tested, "test", REDUCED),
+        )
+        found = ablation_rows(
+            drives, range(seeds), REDUCED, training, out=out, tell=lambda row: console.print(row)
+        )
         return ablation_summary(found)
 
     _show(f"reduced network, {tested} after {learnt}", or_fail(rows), json_out)
@@ -162,12 +216,13 @@ def eval_vlocnet_latency(
 def add_to(train_app: typer.Typer, eval_app: typer.Typer) -> None:
     """Put the commands beside the others."""
     train_app.command("vlocnet")(train_vlocnet)
+    train_app.command("vlocnet-certainty")(train_vlocnet_certainty)
     eval_app.command("vlocnet")(eval_vlocnet)
     eval_app.command("vlocnet-ablation")(eval_vlocnet_ablation)
     eval_app.command("vlocnet-latency")(eval_vlocnet_latency)
 
 
-def _network(data: str, tasks: list[str] | None, small: bool) -> VLocNetConfig:
+def _network(data: str, tasks: list[str] | None, small: bool, backbone: str) -> VLocNetConfig:
     """Of the data's classes and, unless tasks are named, of all tasks it has truth for."""
     from vpr.models.vlocnet import SMALL, TASKS, VLocNetConfig
     from vpr.pose_regression.sources import DEEPLOC_CLASSES
@@ -177,7 +232,8 @@ def _network(data: str, tasks: list[str] | None, small: bool) -> VLocNetConfig:
     classes = DEEPLOC_CLASSES if data.startswith("deeploc") else CLASS_COUNT
     chosen = tasks or [task for task in TASKS if labelled or task != "segmentation"]
     base = SMALL if small else VLocNetConfig()
-    values = base.model_dump() | {"tasks": tuple(chosen), "classes": classes}
+    chosen_values = {"tasks": tuple(chosen), "classes": classes, "backbone": backbone}
+    values = base.model_dump() | chosen_values
     return VLocNetConfig.model_validate(values)
 
 

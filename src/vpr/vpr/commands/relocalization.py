@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,10 +12,11 @@ import typer
 from rich.console import Console
 
 from vpr.commands.outcome import or_fail
+from vpr.commands.relocalization_figures import eval_s3e, eval_s3e_cost
 
 if TYPE_CHECKING:
     from vpr.relocalization.model import S3eModel
-    from vpr.relocalization.training import Views
+    from vpr.relocalization.training import S3eTrainingConfig, Views
 
 console = Console()
 
@@ -59,27 +61,48 @@ def eval_overlap(
 
 
 Scenes = Annotated[list[Path], typer.Option("--data", help="RGB-D folder; repeat for several.")]
+Validation = Annotated[
+    list[Path] | None,
+    typer.Option("--validation", help="RGB-D folder that decides which epoch is kept; repeatable."),
+]
 ModelFile = Annotated[Path, typer.Option("--out", help="Model to write, .safetensors.")]
 Epochs = Annotated[int, typer.Option(help="The paper's are 140.", min=1)]
+Optimizer = Annotated[str, typer.Option(help="sgd as in the paper | adamw")]
+Cache = Annotated[Path | None, typer.Option(help="Folder that keeps the labels of pairs.")]
+Device = Annotated[str, typer.Option(help="auto | cpu | cuda")]
 
 
 def train_s3e(
     data: Scenes,
     out: ModelFile,
+    validation: Validation = None,
     encoder: Annotated[str, typer.Option(help="vit | sparse")] = "vit",
     patch_size: Annotated[int, typer.Option(help="16 | 32 | 64 px")] = 32,
     epochs: Epochs = 140,
+    optimizer: Optimizer = "sgd",
+    learning_rate: Annotated[float, typer.Option(min=1e-9)] = 1e-3,
+    painted: Annotated[float, typer.Option(help="Share in other colours.", min=0, max=1)] = 0.0,
+    cache: Cache = None,
+    device: Device = "auto",
 ) -> None:
-    """Train an encoder on the reprojection IoU of views; its graph network stays untrained."""
+    """Train an encoder on the reprojection IoU of views; its graph network stays untrained.
+
+    A run that was stopped goes on.
+    """
     import torch
 
     from vpr.relocalization.model import S3eModel
     from vpr.relocalization.training import S3eTrainingConfig, train_encoder
 
     def work() -> None:
-        torch.manual_seed(0)
+        config = S3eTrainingConfig.model_validate(
+            {"epochs": epochs, "optimizer": optimizer, "learning_rate": learning_rate,
+             "painted": painted, "device": device}
+        )  # fmt: skip
+        torch.manual_seed(config.seed)
         model = S3eModel(encoder, patch_size)
-        train_encoder(model, _scenes(model, data), S3eTrainingConfig(epochs=epochs), _print_loss)
+        scenes, held = _scenes(model, data, config, cache), _held(model, validation, cache)
+        train_encoder(model, scenes, config, _print_epoch, held, _checkpoint(out))
         model.save(out)
 
     or_fail(work)
@@ -89,15 +112,28 @@ def train_gnn(
     model: Annotated[Path, typer.Argument(help="Made by vpr train s3e.")],
     data: Scenes,
     out: ModelFile,
+    validation: Validation = None,
     epochs: Epochs = 140,
+    optimizer: Optimizer = "sgd",
+    learning_rate: Annotated[float, typer.Option(min=1e-9)] = 1e-5,
+    cache: Cache = None,
+    device: Device = "auto",
 ) -> None:
-    """Train a model's graph network on sequences of two laps or more."""
+    """Train a model's graph network on sequences of two laps or more.
+
+    A run that was stopped goes on.
+    """
     from vpr.relocalization.model import S3eModel
     from vpr.relocalization.training import S3eTrainingConfig, train_graph
 
     def work() -> None:
+        config = S3eTrainingConfig.model_validate(
+            {"epochs": epochs, "optimizer": optimizer, "graph_rate": learning_rate,
+             "device": device}
+        )  # fmt: skip
         net = S3eModel.load(model)
-        train_graph(net, _scenes(net, data), S3eTrainingConfig(epochs=epochs), _print_loss)
+        scenes, held = _scenes(net, data, config, cache), _held(net, validation, cache)
+        train_graph(net, scenes, config, _print_epoch, held, _checkpoint(out))
         net.save(out)
 
     or_fail(work)
@@ -109,14 +145,30 @@ def add_to(dataset_app: typer.Typer, train_app: typer.Typer, eval_app: typer.Typ
     train_app.command("gnn")(train_gnn)
     dataset_app.command("from-level")(dataset_from_level)
     eval_app.command("overlap")(eval_overlap)
+    eval_app.command("s3e")(eval_s3e)
+    eval_app.command("s3e-cost")(eval_s3e_cost)
 
 
-def _scenes(model: S3eModel, folders: list[Path]) -> list[Views]:
+def _scenes(
+    model: S3eModel, folders: list[Path], config: S3eTrainingConfig, cache: Path | None
+) -> list[Views]:
     from vpr.relocalization.rgbd import load_rgbd
     from vpr.relocalization.training import prepare
 
-    return [prepare(model, load_rgbd(folder)) for folder in folders]
+    return [prepare(model, load_rgbd(folder), config.drawings, cache) for folder in folders]
 
 
-def _print_loss(epoch: int, loss: float) -> None:
-    console.print(f"epoch {epoch}: loss {loss:.4f}")
+def _held(model: S3eModel, folders: list[Path] | None, cache: Path | None) -> list[Views]:
+    from vpr.relocalization.rgbd import load_rgbd
+    from vpr.relocalization.training import prepare
+
+    return [prepare(model, load_rgbd(folder), 1, cache) for folder in folders or []]
+
+
+def _checkpoint(out: Path) -> Path:
+    return out.with_suffix(".checkpoint.safetensors")
+
+
+def _print_epoch(epoch: int, loss: float, score: float) -> None:
+    held = "" if math.isnan(score) else f", validation {score:.4f}"
+    console.print(f"epoch {epoch}: loss {loss:.4f}{held}")

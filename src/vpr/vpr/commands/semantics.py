@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vpr.commands.outcome import or_fail, write_rows
-from vpr.config import SegmentationConfig
+from vpr.config import EmbeddingConfig, SegmentationConfig
 
 console = Console()
 
@@ -24,8 +24,16 @@ ParamsFile = Annotated[
     Path | None, typer.Option("--params-file", help="Parameters laid over the shipped ones.")
 ]
 JsonOut = Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")]
+KeptRowsFile = Annotated[
+    Path | None,
+    typer.Option("--rows", help="Rows are kept here as they come; a run cut short goes on there."),
+]
+ByDepth = Annotated[
+    bool,
+    typer.Option("--by-depth", help="Similarity by what is in view; towns have depth, MSLS not."),
+]
 
-TABLE_WIDTH = 120  # characters that the widest table needs
+TABLE_WIDTH = 160  # characters that the widest table needs
 UNSEEN_SEED = 9000  # towns from here on are never learnt from
 
 
@@ -36,18 +44,11 @@ def train_segmentation(
     seed: Annotated[int, typer.Option(help="Of the training.", min=0)] = 0,
 ) -> None:
     """Train the light segmenter in simulated towns."""
-    from vpr.semantics.training import (
-        SegmentationTrainingConfig,
-        TrainingStep,
-        save_weights,
-    )
+    from vpr.semantics.training import SegmentationTrainingConfig, save_weights
     from vpr.semantics.training import train_segmentation as train
 
-    def log(step: TrainingStep) -> None:
-        console.print(f"step {step.step}: loss {step.loss:.3f}")
-
     config = SegmentationTrainingConfig(towns=towns, steps=steps, seed=seed)
-    or_fail(lambda: save_weights(train(config, log=log), out))
+    or_fail(lambda: save_weights(train(config, log=_print_loss), out))
     console.print(f"{out}: set segmentation.segmenter_weights to it")
 
 
@@ -101,32 +102,41 @@ def train_places(
     backbone: Annotated[str, typer.Option(help="As embedding.backbone.")] = "efficientnet_lite0",
     weights: Annotated[str, typer.Option(help="As embedding.weights.")] = "embedded",
     steps: Annotated[int, typer.Option(help="Batches to learn from.", min=0)] = 300,
+    by_depth: ByDepth = False,
     params_file: ParamsFile = None,
 ) -> None:
     """Train a descriptor with the Generalised Contrastive Loss, with or without semantics."""
     from vpr.evaluation.graded import simulated_places, street_level_places
     from vpr.learning.graded_training import GradedTrainingConfig
     from vpr.learning.graded_training import train_places as train
-    from vpr.models.place_network import Integration
+    from vpr.models.place_network import USES_ACTIVATIONS, Integration
     from vpr.semantics.training import save_weights
     from vpr.supervision.street_level_sequences import REDUCED_TRAINING_CITIES
 
     def learn() -> None:
-        segmentation = SegmentationConfig.from_file(params_file)
-        if msls is None:
-            seeds = range(UNSEEN_SEED - towns, UNSEEN_SEED)
-            places, _ = simulated_places(seeds, [], segmentation)
-        else:
-            cities = REDUCED_TRAINING_CITIES
-            places, _ = street_level_places(msls, cache, cities, [], segmentation)
         config = GradedTrainingConfig(
             backbone=backbone, weights=weights, scheme=scheme, steps=steps,
             integration=Integration(integration),
         )  # fmt: skip
-        save_weights(train(places, config).network, out)
+        segmentation = SegmentationConfig.from_file(params_file)
+        if msls is not None and by_depth:
+            raise ValueError("--by-depth needs depth, which MSLS has not")
+        if msls is None:
+            seeds = range(UNSEEN_SEED - towns, UNSEEN_SEED)
+            places, _ = simulated_places(seeds, [], segmentation, by_depth)
+        else:
+            cities = REDUCED_TRAINING_CITIES
+            activations = config.integration in USES_ACTIVATIONS
+            places, _ = street_level_places(msls, cache, cities, [], segmentation, activations)
+        trained = train(places, config)
+        save_weights(trained.network, out)
+        console.print(f"{out}: set embedding.weights to it, layers to [last], layer_grids to [1x1]")
+        if trained.head is not None:
+            head = out.with_suffix(".head.safetensors")
+            save_weights(trained.head, head)
+            console.print(f"{head}: set segmentation.attention_weights to it, source to learned")
 
     or_fail(learn)
-    console.print(f"{out}: set embedding.weights to it, layers to [last], layer_grids to ['1x1']")
 
 
 def eval_segmentation(
@@ -151,23 +161,44 @@ def eval_attention(
     sources: Annotated[
         list[str] | None, typer.Option("--source", help="Attention sources; repeat for several.")
     ] = None,
+    ways: Annotated[
+        list[str] | None,
+        typer.Option("--way", help="pooling, multiplied; repeat for both, the default."),
+    ] = None,
     folders: Annotated[
         tuple[Path, Path] | None,
         typer.Option(help="Reference and query folder of one route, instead of towns."),
     ] = None,
     tolerance: Annotated[int, typer.Option(help="Images off that still count.", min=0)] = 2,
+    ground_truth: Annotated[
+        Path | None, typer.Option(help="CSV query,references of the folders, instead of that.")
+    ] = None,
+    rows_file: KeptRowsFile = None,
     params_file: ParamsFile = None,
     json_out: JsonOut = None,
 ) -> None:
     """The configured descriptor with and without attention, and with the two controls."""
-    from vpr.evaluation.attention import attention_rows, folder_rows
+    from vpr.evaluation.attention import WAYS, attention_rows, folder_rows
+    from vpr.evaluation.kept_rows import KeptRows
 
+    used = ways or list(WAYS)
     chosen = sources or ["semantic_mask", "learned", "laplacian_of_gaussian"]
 
     def rows() -> list[dict[str, object]]:
         if folders is not None:
-            return folder_rows(*folders, tolerance, chosen, params_file)
-        return attention_rows(range(first_seed, first_seed + towns), chosen, params_file)
+            right = ground_truth or tolerance
+            return folder_rows(*folders, right, chosen, params_file, used)
+        segmentation = SegmentationConfig.from_file(params_file).model_dump()
+        embedding = EmbeddingConfig.from_file(params_file).model_dump()
+        settings = {
+            "sources": chosen,
+            "ways": used,
+            "segmentation": segmentation,
+            "embedding": embedding,
+        }
+        kept = KeptRows(rows_file, settings)
+        seeds = range(first_seed, first_seed + towns)
+        return attention_rows(seeds, chosen, params_file, used, kept)
 
     place = "two sessions in unseen towns" if folders is None else f"{folders[1]} in {folders[0]}"
     _show(f"attention, {place}", or_fail(rows), json_out)
@@ -189,6 +220,8 @@ def eval_graded(
         list[str] | None, typer.Option(help="Freezing scheme; repeat for several.")
     ] = None,
     steps: Annotated[int, typer.Option(help="Batches each network learns from.", min=0)] = 60,
+    by_depth: ByDepth = False,
+    rows_file: KeptRowsFile = None,
     params_file: ParamsFile = None,
     json_out: JsonOut = None,
 ) -> None:
@@ -202,8 +235,9 @@ def eval_graded(
         simulated_places,
         street_level_places,
     )
+    from vpr.evaluation.kept_rows import KeptRows
     from vpr.learning.graded_training import GradedTrainingConfig
-    from vpr.models.place_network import Integration
+    from vpr.models.place_network import USES_ACTIVATIONS, Integration
     from vpr.supervision.street_level_sequences import (
         REDUCED_TRAINING_CITIES,
         REDUCED_VALIDATION_CITIES,
@@ -211,17 +245,27 @@ def eval_graded(
 
     def rows() -> list[dict[str, object]]:
         segmentation = SegmentationConfig.from_file(params_file)
+        config = GradedTrainingConfig(backbone=backbone, weights=weights, steps=steps)
+        ways = [Integration.NONE, *map(Integration, masked or [Integration.MULTIPLIED])]
+        settings = {
+            "places": str(msls) if msls else f"{training_towns} towns, {towns} to be judged in",
+            "segmentation": segmentation.model_dump(),
+            "training": config.model_dump(exclude={"scheme", "integration"}),
+            "by depth": by_depth,
+        }
+        kept = KeptRows(rows_file, settings)
+        if msls is not None and by_depth:
+            raise ValueError("--by-depth needs depth, which MSLS has not")
         if msls is None:
             trained_in = range(UNSEEN_SEED - training_towns, UNSEEN_SEED)
             judged_in = range(UNSEEN_SEED, UNSEEN_SEED + towns)
-            places = simulated_places(trained_in, judged_in, segmentation)
+            places = simulated_places(trained_in, judged_in, segmentation, by_depth)
         else:
             places = street_level_places(
-                msls, cache, REDUCED_TRAINING_CITIES, REDUCED_VALIDATION_CITIES, segmentation
-            )
-        config = GradedTrainingConfig(backbone=backbone, weights=weights, steps=steps)
-        ways = [Integration.NONE, *map(Integration, masked or [Integration.MULTIPLIED])]
-        return graded_rows(*places, config, ways, scheme or SCHEMES)
+                msls, cache, REDUCED_TRAINING_CITIES, REDUCED_VALIDATION_CITIES, segmentation,
+                activations=any(way in USES_ACTIVATIONS for way in ways),
+            )  # fmt: skip
+        return graded_rows(*places, config, ways, scheme or SCHEMES, kept)
 
     _show("graded similarity, Normal and Masked", or_fail(rows), json_out)
 

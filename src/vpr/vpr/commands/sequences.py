@@ -62,6 +62,10 @@ def eval_sequence(
     darkest: Annotated[
         float, typer.Option(help="Queries of a mean grey value up to this do not count.")
     ] = 0.0,
+    stillness: Annotated[
+        float,
+        typer.Option(help="Take out frames that differ less from the last, grey levels; 0: none."),
+    ] = 0.0,
     transform: Annotated[
         list[Path] | None, typer.Option(help="Of 'vpr train sequence', one frame; repeat.")
     ] = None,
@@ -80,7 +84,16 @@ def eval_sequence(
 
     with _explained():
         compared = _comparison(
-            reference, query, kind, model, tolerance, frames, spacing, darkest, params_file
+            reference,
+            query,
+            kind,
+            model,
+            tolerance,
+            frames,
+            spacing,
+            darkest,
+            stillness,
+            params_file,
         )
         transforms, shortlisters = transform or [], shortlister or []
         if table:
@@ -116,20 +129,29 @@ def _comparison(
     frames: str,
     spacing: float,
     darkest: float,
+    stillness: float,
     params_file: Path | None,
 ) -> Any:
     from vpr.evaluation.sequences import Comparison, describe, model_name, without_dark
-    from vpr.evaluation.traverses import Tolerance, cut, read_traverse, same_places, thinned
+    from vpr.evaluation.traverses import (
+        Tolerance,
+        cut,
+        read_traverse,
+        same_places,
+        thinned,
+        without_stops,
+    )
 
     drives = [cut(read_traverse(path, kind), frames) for path in (reference, query)]
     if spacing > 0.0:
         drives = [thinned(drive, spacing) for drive in drives]
     within = Tolerance(tolerance, "frames" if drives[0].positions is None else "m")
     correct = same_places(drives[0], drives[1], within)
+    references, queries, correct = without_stops(drives[0], drives[1], correct, stillness)
     if darkest > 0.0:
-        correct = without_dark(drives[0], drives[1], correct, darkest)
-    described = [describe(drive, model, params_file) for drive in drives]
-    name = model_name(drives[0], model)
+        correct = without_dark(references, queries, correct, darkest)
+    described = [describe(drive, model, params_file) for drive in (references, queries)]
+    name = model_name(references, model)
     return Comparison(described[0], described[1], correct, within, name)
 
 
@@ -197,30 +219,49 @@ def eval_nordland(
     out: Annotated[Path, typer.Option(help="Folder for transforms and picture.")],
     epochs: Annotated[int | None, typer.Option(help="Of every training.")] = None,
 ) -> None:
-    """Train on one stretch of Nordland, test on another: the four rows, the family, the curve."""
-    from vpr.evaluation.nordland import TESTED, TOLERANCE, TRAINED, nordland_table
+    """Train on one stretch of Nordland, test on the next: the whole family and the curve."""
+    import numpy as np
+
+    from vpr.evaluation.nordland import LENGTH, TOLERANCE, StretchRow, nordland_table
     from vpr.evaluation.sequences import RANKS
 
+    file = out / "nordland.jsonl"
+
+    def keep(row: StretchRow) -> None:
+        """A run that is stopped leaves the rows it had."""
+        with file.open("a") as stream:
+            stream.write(json.dumps(row.to_json()) + "\n")
+
     with _explained():
-        made = nordland_table(data, out, epochs=epochs)
-    shown = Table("method", "frames", *(f"recall@{k}" for k in RANKS), "queries")
-    shown.title = f"winter in summer, frames {TRAINED} -> {TESTED}, tolerance {TOLERANCE}"
-    for row in made.rows:
-        recalls = (f"{value:.3f}" for value in row.recalls)
-        shown.add_row(row.method, str(row.sequence_length), *recalls, str(row.queries))
+        out.mkdir(parents=True, exist_ok=True)
+        file.unlink(missing_ok=True)
+        made = nordland_table(data, out, keep, epochs=epochs)
+    shown = Table("method", *(f"recall@{k}" for k in RANKS), "recall@1 by stretch")
+    shown.title = f"winter in summer, {LENGTH} frames, tolerance {TOLERANCE}, mean over stretches"
+    for method, rows in made.by_method().items():
+        recalls = np.array([each.row.recalls for each in rows])
+        means = (f"{value:.3f}" for value in recalls.mean(axis=0))
+        shown.add_row(method, *means, " ".join(f"{value:.3f}" for value in recalls[:, 0]))
     console.print(shown)
+    for name, points in made.curves.items():
+        console.print(name, " ".join(f"{length}: {recall:.3f}" for length, recall in points))
     console.print(f"{made.picture}", highlight=False)
 
 
 def eval_day_night(
     out: Annotated[Path, typer.Option(help="Folder for transforms.")],
     epochs: Annotated[int | None, typer.Option(help="Of every training.")] = None,
+    learned: Annotated[int, typer.Option(help="Towns to learn from.", min=1, max=10)] = 2,
+    night_noise: Annotated[
+        float, typer.Option(help="Grey levels; the more, the harder the nights.", min=0)
+    ] = 6.0,
 ) -> None:
     """Simulated night found in day, in towns that were not trained on: the four rows."""
     from vpr.evaluation.day_night import LENGTH, TOLERANCE, day_night_rows
 
     with _explained():
-        rows = day_night_rows(out, epochs=epochs)
+        towns = range(1, learned + 1)
+        rows = day_night_rows(out, towns, epochs=epochs, night_noise=night_noise)
     shown = Table("loss", "mining", "single image", f"{LENGTH} frames", "gain", "spread")
     shown.title = f"recall@1, mean over {len(rows[0].recalls)} unseen towns, tolerance {TOLERANCE}"
     for row in rows:
@@ -231,9 +272,58 @@ def eval_day_night(
     console.print(shown)
 
 
+def eval_candidates(
+    recordings: Annotated[
+        list[Path] | None, typer.Argument(help="Bags with a ground_truth topic.")
+    ] = None,
+    folders: Annotated[
+        tuple[Path, Path, Path] | None,
+        typer.Option(help="Also reference images, query images and their truth (CSV)."),
+    ] = None,
+    fitted_on: Annotated[
+        int | None, typer.Option(help="Fit on the first so many drives; on all by default.", min=1)
+    ] = None,
+    params_file: ParamsFile = None,
+) -> None:
+    """How well candidates' probabilities are calibrated, and the curves that fit best.
+
+    The folders are the first drive, where they are given.
+    """
+    from vpr.bags.reader import BagError
+    from vpr.evaluation import candidates
+
+    drives = []
+    try:
+        with _explained():
+            if folders is not None:
+                drives.append(candidates.judged_in_folders(*folders, params_file))
+            drives += [candidates.judged_in_recording(b, params_file) for b in recordings or []]
+            if not drives:
+                raise ConfigError("neither a recording nor --folders is given")
+            for kind, configured in zip(
+                ("best", "further"), candidates.configured_curves(params_file), strict=True
+            ):
+                judged = [drive.best() if kind == "best" else drive.further() for drive in drives]
+                curve = candidates.fitted_curve(judged[:fitted_on])
+                shown = Table("drive", "candidates", "right", "error", "error of the fitted curve")
+                shown.title = (
+                    f"{kind} candidates: midpoint {configured.midpoint:.2f}, width "
+                    f"{configured.width:.2f}; fitted {curve.midpoint:.2f}, {curve.width:.2f}"
+                )
+                for drive in judged:
+                    errors = (f"{c.expected_error(drive):.3f}" for c in (configured, curve))
+                    share = f"{drive.right.mean():.2f}"
+                    shown.add_row(drive.name, str(len(drive.right)), share, *errors)
+                console.print(shown)
+    except BagError as error:
+        Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False)
+        raise typer.Exit(2) from error
+
+
 def add_to(train_app: typer.Typer, eval_app: typer.Typer) -> None:
     """Put the commands of sequences beside the others."""
     train_app.command("sequence")(train_sequence)
     eval_app.command("sequence")(eval_sequence)
     eval_app.command("nordland")(eval_nordland)
     eval_app.command("day-night")(eval_day_night)
+    eval_app.command("candidates")(eval_candidates)

@@ -7,8 +7,9 @@ mask, the mean of all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -18,20 +19,24 @@ from rich.progress import track
 from torch import Tensor
 
 from vpr.config import EmbeddingConfig, SegmentationConfig, SequenceMatchingConfig
+from vpr.evaluation.kept_rows import KeptRows, Row
 from vpr.evaluation.places import (
+    EvaluationError,
     PlaceFigures,
     image_files,
     match_descriptors,
     place_figures,
+    read_ground_truth,
     read_image,
 )
 from vpr.images.attention import AttentionSource, make_attention
 from vpr.learning.semantic_images import others
 from vpr.models.embedder import Embedder
 from vpr.records import Image
-from vpr.simulation.sessions import TwoSessions, drive_twice
+from vpr.simulation.sessions import drive_twice
 
 CONTROL_SEED = 0
+WAYS = ("pooling", "multiplied")
 
 Masks = list[NDArray[np.uint8]]
 MaskVariant = Callable[[Masks], Masks]
@@ -74,9 +79,21 @@ class AttentionTrial:
     Args:
         sources: names of attention sources, as ``segmentation.source``.
         params_file: laid over the shipped configuration.
+        ways: how attention is used, of ``WAYS``; what is multiplied has to be embedded anew.
+
+    Raises:
+        EvaluationError: a way that is none of them.
     """
 
-    def __init__(self, sources: Sequence[str], params_file: Path | None = None) -> None:
+    def __init__(
+        self,
+        sources: Sequence[str],
+        params_file: Path | None = None,
+        ways: Sequence[str] = WAYS,
+    ) -> None:
+        if unknown := set(ways) - set(WAYS):
+            raise EvaluationError(f"no way '{min(unknown)}' to use attention: {', '.join(WAYS)}")
+        self._ways = ways
         self._embedder = Embedder(EmbeddingConfig.from_file(params_file, attention="pooling"))
         self._sources: dict[str, AttentionSource] = {
             name: make_attention(SegmentationConfig.from_file(params_file, source=name))
@@ -98,16 +115,18 @@ class AttentionTrial:
             masks = [source(image) for image in references], [source(image) for image in queries]
             for control, variant in CONTROLS.items():
                 varied = variant(masks[0]), variant(masks[1])
-                figures[f"{name} in the pooling{control}"] = self._figures(
-                    self._pooled(maps[0], references, varied[0]),
-                    self._pooled(maps[1], queries, varied[1]),
-                    correct,
-                )
-                figures[f"image times {name}{control}"] = self._figures(
-                    self._pooled(self._seen(multiplied(references, varied[0]))),
-                    self._pooled(self._seen(multiplied(queries, varied[1]))),
-                    correct,
-                )
+                if "pooling" in self._ways:
+                    figures[f"{name} in the pooling{control}"] = self._figures(
+                        self._pooled(maps[0], references, varied[0]),
+                        self._pooled(maps[1], queries, varied[1]),
+                        correct,
+                    )
+                if "multiplied" in self._ways:
+                    figures[f"image times {name}{control}"] = self._figures(
+                        self._pooled(self._seen(multiplied(references, varied[0]))),
+                        self._pooled(self._seen(multiplied(queries, varied[1]))),
+                        correct,
+                    )
         return figures
 
     def _seen(self, images: Sequence[Image]) -> list[dict[str, Tensor]]:
@@ -149,40 +168,58 @@ class Spread:
 
 
 def attention_rows(
-    seeds: Sequence[int], sources: Sequence[str], params_file: Path | None = None
-) -> list[dict[str, object]]:
-    """One row a method: recall@1 and recall at 100 % precision, over towns, and each town's own."""
-    trial = AttentionTrial(sources, params_file)
-    found: dict[str, list[PlaceFigures]] = {}
-    for sessions in _towns(seeds):
-        judged = trial.judge(sessions.references, sessions.queries, sessions.correct)
-        for method, figures in judged.items():
-            found.setdefault(method, []).append(figures)
-    return [_row(method, figures, found["none"]) for method, figures in found.items()]
+    seeds: Sequence[int],
+    sources: Sequence[str],
+    params_file: Path | None = None,
+    ways: Sequence[str] = WAYS,
+    kept: KeptRows | None = None,
+) -> list[Row]:
+    """One row a method: recall@1 and recall at 100 % precision over towns, mean and spread.
+
+    Args:
+        kept: towns of an earlier run of the same settings, and where those of this one are kept.
+    """
+    kept = kept or KeptRows()
+    trial = AttentionTrial(sources, params_file, ways)
+
+    def judged(seed: int) -> Row:
+        town = drive_twice(seed)
+        found = trial.judge(town.references, town.queries, town.correct)
+        return {method: figures.to_json() for method, figures in found.items()}
+
+    towns = [
+        kept.row(f"town {seed}", partial(judged, seed))
+        for seed in track(seeds, description="towns", transient=True)
+    ]
+    return [_row(method, towns) for method in towns[0]]
 
 
 def folder_rows(
     reference: Path,
     query: Path,
-    tolerance: int,
+    right: int | Path,
     sources: Sequence[str],
     params_file: Path | None = None,
-) -> list[dict[str, object]]:
-    """The same over two image folders of one route, where equal indices are equal places.
+    ways: Sequence[str] = WAYS,
+) -> list[Row]:
+    """The same over two image folders of one route.
 
     Args:
-        tolerance: how many images off still count as right.
+        right: how many images off still count, where equal indices are equal places, or a CSV
+            with the right references of each query, as ``read_ground_truth`` takes it.
 
     Raises:
-        EvaluationError: no images, or one that cannot be decoded.
+        EvaluationError: no images, one that cannot be decoded, a CSV that is not right, or a way
+            that is none.
     """
     references = [read_image(path) for path in image_files(reference)]
     queries = [read_image(path) for path in image_files(query)]
-    correct = [
-        frozenset(range(max(0, index - tolerance), min(len(references), index + tolerance + 1)))
-        for index in range(len(queries))
-    ]
-    judged = AttentionTrial(sources, params_file).judge(references, queries, correct)
+    if isinstance(right, Path):
+        correct = read_ground_truth(right, len(queries), len(references))
+    else:
+        around = [range(index - right, index + right + 1) for index in range(len(queries))]
+        correct = [frozenset(set(near) & set(range(len(references)))) for near in around]
+    judged = AttentionTrial(sources, params_file, ways).judge(references, queries, correct)
     return [
         {
             "method": method,
@@ -194,16 +231,11 @@ def folder_rows(
     ]
 
 
-def _towns(seeds: Sequence[int]) -> Iterator[TwoSessions]:
-    for seed in track(seeds, description="towns", transient=True):
-        yield drive_twice(seed)
-
-
-def _row(method: str, found: list[PlaceFigures], none: list[PlaceFigures]) -> dict[str, object]:
-    row: dict[str, object] = {"method": method}
+def _row(method: str, towns: Sequence[Row]) -> Row:
+    row: Row = {"method": method}
     for name in ("recall@1", "recall_at_100_precision"):
-        values = np.array([figures.to_json()[name] for figures in found])
-        gains = values - np.array([figures.to_json()[name] for figures in none])
+        values = np.array([town[method][name] for town in towns])
+        gains = values - np.array([town["none"][name] for town in towns])
         row[name] = str(Spread(float(values.mean()), float(values.std())))
         row[f"{name}, gain"] = str(Spread(float(gains.mean()), float(gains.std())))
     return row

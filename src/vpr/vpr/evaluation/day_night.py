@@ -15,7 +15,7 @@ from vpr.evaluation.traverses import Tolerance
 from vpr.learning.sequence_training import TraversePair, train_sequence
 from vpr.models.feature_grid import grid_descriptors, model_name
 from vpr.models.seqnet import save_seqnet
-from vpr.simulation.day_night import drive_day_and_night
+from vpr.simulation.day_night import NIGHT_NOISE, drive_day_and_night
 
 Kind = Literal["single", "seqmatch"]
 TOLERANCE = Tolerance(5.0, "m")
@@ -42,6 +42,7 @@ def day_night_rows(
     learned: Sequence[int] = (1, 2),
     unseen: Sequence[int] = (11, 12, 13, 14, 15),
     epochs: int | None = None,
+    night_noise: float = NIGHT_NOISE,
     report: Callable[[DayNightRow], None] = lambda row: None,
 ) -> list[DayNightRow]:
     """The four rows, Single/Single first; the transforms go into ``out``.
@@ -49,10 +50,11 @@ def day_night_rows(
     Args:
         learned, unseen: seeds of towns.
         epochs: of every training; None takes the configured number.
+        night_noise: grey levels; the more, the harder the nights.
         report: told of each row as it is ready.
     """
-    pairs = [_town(seed)[0] for seed in learned]
-    towns = [_town(seed)[1] for seed in unseen]
+    pairs = [_town(seed, night_noise)[0] for seed in learned]
+    towns = [_town(seed, night_noise)[1] for seed in unseen]
     given: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
     rows = []
     for loss in get_args(Kind):
@@ -72,9 +74,9 @@ def day_night_rows(
     return rows
 
 
-def _town(seed: int) -> tuple[TraversePair, Comparison]:
+def _town(seed: int, night_noise: float) -> tuple[TraversePair, Comparison]:
     """Night found in day, as something to learn from and as something to try on."""
-    drives = drive_day_and_night(seed)
+    drives = drive_day_and_night(seed, night_noise=night_noise)
     day, night = grid_descriptors(drives.day), grid_descriptors(drives.night)
     apart = np.linalg.norm(drives.night_positions[:, None] - drives.day_positions[None], axis=2)
     correct = [frozenset(np.flatnonzero(row <= TOLERANCE.amount).tolist()) for row in apart]

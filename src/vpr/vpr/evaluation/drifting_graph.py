@@ -16,7 +16,8 @@ from vpr.config import FineTuningConfig, PoseGraphConfig
 from vpr.geometry import pose_from_xy_yaw, relative
 from vpr.graph.pose_graph import PoseGraph
 from vpr.learning.drives import Drives
-from vpr.places.index import IndexKind, make_index
+from vpr.models.calibration import ReducedMap
+from vpr.places.index import make_index
 from vpr.records import ClosureState, Keyframe, LoopClosure, Pose
 
 TRANSLATION_NOISE = 5e-2  # m a step
@@ -47,9 +48,10 @@ class GraphStage:
 def close_loops(
     embeddings: NDArray[np.float32],
     drives: Drives,
+    impostors: NDArray[np.float64],
+    calibration: ReducedMap,
     threshold: float,
     config: FineTuningConfig,
-    index: IndexKind = "auto",
     seed: int = 0,
 ) -> list[GraphStage]:
     """Drive one drive's keyframes with drifting odometry, closing loops below a distance.
@@ -59,12 +61,12 @@ def close_loops(
 
     Args:
         drives: one drive, in order of time.
-        threshold: L2 distance.
-        index: how the nearest ones are found.
+        impostors: (N,) impostor distance of each row.
+        threshold: reduced distance, see ``calibration``.
     """
     truth = _poses(drives)
     odometry = _drifting(truth, seed)
-    remembered = make_index(index, embeddings.shape[1])
+    remembered = make_index(config.index, embeddings.shape[1])
     graph = PoseGraph(
         PoseGraphConfig.from_file(
             mode="se2", closure_model="weak", odometry_rotation_per_metre=YAW_BIAS
@@ -77,7 +79,13 @@ def close_loops(
         last_old = row - config.exclude_recent_keyframes - 1
         if last_old >= 0:
             remembered.add(embeddings[last_old : last_old + 1])
-        near = remembered.within(embeddings[row], threshold).rows[:1].tolist()
+        near: list[int] = []
+        if len(remembered):
+            own = (impostors[row] + impostors[: len(remembered)]) / 2.0
+            offsets = calibration.reduced(0.0, own, len(remembered))
+            found = remembered.within(embeddings[row], threshold - float(offsets.min()))
+            reduced = found.distances + offsets[found.rows]
+            near = found.rows[reduced <= threshold][:1].tolist()
         closed += [(place, row) for place in near if _accepted(graph, row, place, drives)]
         if row + 1 in ends:
             stages.append(_stage(ends[row + 1], graph, odometry, truth, closed))

@@ -1,7 +1,8 @@
 """Precision and recall of descriptors over distance and over the number of neighbours.
 
 The curves of Pillai & Leonard's figures 5 to 7: each keyframe is looked up among the ones before
-it, and a candidate is right when it was taken within a radius of it (20 m, 30 m).
+it, and a candidate is right when it was taken within a radius of it (20 m, 30 m), whichever way it
+looks; without a radius, when both are the same place by ``same_place``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,13 @@ from numpy.typing import NDArray
 
 from vpr.config import FineTuningConfig
 from vpr.learning.drives import Drives
-from vpr.learning.retrieval import Matches, distance_matrix, look_up, searchable
+from vpr.learning.retrieval import (
+    Matches,
+    distance_matrix,
+    look_up,
+    same_place,
+    searchable,
+)
 
 Curve = NDArray[np.float64]
 LEVELS = 200  # distances at which the epsilon-NN curves are sampled
@@ -57,7 +64,7 @@ def best_matches(
 
 
 def epsilon_curves(
-    embeddings: NDArray[np.float32], drives: Drives, radius: float, config: FineTuningConfig
+    embeddings: NDArray[np.float32], drives: Drives, radius: float | None, config: FineTuningConfig
 ) -> NeighbourCurves:
     """All pairs within a distance of each other, for rising distances (Fig. 6)."""
     distances, same = _candidate_pairs(embeddings, drives, radius, config)
@@ -72,7 +79,7 @@ def epsilon_curves(
 
 
 def neighbour_curves(
-    embeddings: NDArray[np.float32], drives: Drives, radius: float, config: FineTuningConfig
+    embeddings: NDArray[np.float32], drives: Drives, radius: float | None, config: FineTuningConfig
 ) -> NeighbourCurves:
     """The k nearest of every keyframe, for rising k (Fig. 7).
 
@@ -106,20 +113,19 @@ def separation(
     allowed = searchable(rows, drives.drive, config.exclude_recent_keyframes)
     distances = distance_matrix(embeddings, embeddings)
     views = drives.viewpoints
-    apart = views.distances(views)
-    same = (apart <= config.same_place_distance) & (
-        views.turns(views) <= config.same_place_rotation
-    )
+    apart, same = views.distances(views), same_place(views, views, config)
     return SeparationDistances(
         distances[allowed & same], distances[allowed & (apart >= NEGATIVES_FROM)]
     )
 
 
 def _candidate_pairs(
-    embeddings: NDArray[np.float32], drives: Drives, radius: float, config: FineTuningConfig
+    embeddings: NDArray[np.float32], drives: Drives, radius: float | None, config: FineTuningConfig
 ) -> tuple[Curve, NDArray[np.bool_]]:
     rows = np.arange(len(drives))
     allowed = searchable(rows, drives.drive, config.exclude_recent_keyframes)
     distances = distance_matrix(embeddings, embeddings)
-    near = drives.viewpoints.distances(drives.viewpoints) <= radius
-    return distances[allowed], near[allowed]
+    views = drives.viewpoints
+    near = views.distances(views) <= (radius or 0.0)
+    right = same_place(views, views, config) if radius is None else near
+    return distances[allowed], right[allowed]

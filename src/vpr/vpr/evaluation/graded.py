@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpr.config import SegmentationConfig
+from vpr.evaluation.kept_rows import KeptRows, Row
 from vpr.evaluation.recall import mean_average_precision_at, recall_at
 from vpr.learning.graded_training import (
     GradedPlaces,
@@ -29,14 +31,12 @@ from vpr.models.place_network import Integration
 from vpr.semantics.classes import class_indices
 from vpr.semantics.mask_cache import cache_masks
 from vpr.semantics.segmenter import NetworkSegmenter, Segmenter
-from vpr.simulation.config import SimulationConfig
 from vpr.simulation.sessions import TwoSessions, drive_twice
 from vpr.supervision.overlap import field_of_view_overlap
 from vpr.supervision.street_level_sequences import Traverse, read_traverse
 
 RANKS = (1, 5, 10, 20)
 SCHEMES = ("0-2", "2-2", "0-4", "All")
-SIMULATED_REACH = 20.0  # m; in a street what is further says little about where one stands
 STREET_REACH = 50.0  # m, and the angle below: Leyva-Vallina et al., section 3
 STREET_FIELD_OF_VIEW = np.radians(90.0)
 STREET_SAME_PLACE = 25.0  # m; Mapillary Street-Level Sequences' own evaluation
@@ -61,19 +61,23 @@ CONTROLS: dict[str, Callable[[SemanticImages], SemanticImages]] = {
 
 
 def simulated_places(
-    training_seeds: Sequence[int], judged_seeds: Sequence[int], config: SegmentationConfig
+    training_seeds: Sequence[int],
+    judged_seeds: Sequence[int],
+    config: SegmentationConfig,
+    by_depth: bool = False,
 ) -> tuple[list[GradedPlaces], list[JudgedPlaces]]:
-    """Two sessions of towns to learn in and of others to be judged in."""
+    """Two sessions of towns to learn in and of others to be judged in.
+
+    Args:
+        by_depth: similarity from what is in view by depth instead of by sectors on the ground.
+    """
     segmenter = NetworkSegmenter(config)
     classes = class_indices(config.static_classes)
-    field_of_view = float(np.radians(SimulationConfig().horizontal_fov))
     trained, judged = [], []
     for seed in training_seeds:
         town = drive_twice(seed)
-        similarity = field_of_view_overlap(
-            town.query_views, town.reference_views, field_of_view, SIMULATED_REACH
-        )
-        trained.append(GradedPlaces(*_segmented(town, segmenter, classes), similarity))
+        images = _segmented(town, segmenter, classes)
+        trained.append(GradedPlaces(*images, town.overlap(by_depth)))
     for seed in judged_seeds:
         town = drive_twice(seed)
         judged.append(JudgedPlaces(*_segmented(town, segmenter, classes), town.correct))
@@ -86,26 +90,30 @@ def street_level_places(
     training_cities: Sequence[str],
     judged_cities: Sequence[str],
     config: SegmentationConfig,
+    activations: bool = False,
 ) -> tuple[list[GradedPlaces], list[JudgedPlaces]]:
     """Cities of Mapillary Street-Level Sequences, masks cached on disk.
+
+    Args:
+        activations: cache the 19 activations as well, for the integrations that want them.
 
     Raises:
         StreetLevelSequencesError, MaskCacheError: what is missing or wrong, and where.
     """
     trained, judged = [], []
     for city in training_cities:
-        queries, references = (read_traverse(root, [city], side) for side in ("query", "database"))
+        queries, references = _sides(root, city)
         similarity = field_of_view_overlap(
             queries.viewpoints, references.viewpoints, STREET_FIELD_OF_VIEW, STREET_REACH
         )
-        images = [_cached(side, cache / city, config) for side in (queries, references)]
+        images = _cached(queries, references, cache / city, config, activations)
         trained.append(GradedPlaces(images[0], images[1], similarity))
     for city in judged_cities:
-        queries, references = (read_traverse(root, [city], side) for side in ("query", "database"))
+        queries, references = _sides(root, city)
         apart = queries.viewpoints.positions[:, None] - references.viewpoints.positions[None]
         near = np.hypot(apart[..., 0], apart[..., 1]) <= STREET_SAME_PLACE
         correct = [frozenset(np.flatnonzero(row).tolist()) for row in near]
-        images = [_cached(side, cache / city, config) for side in (queries, references)]
+        images = _cached(queries, references, cache / city, config, activations)
         judged.append(JudgedPlaces(images[0], images[1], correct))
     return trained, judged
 
@@ -116,33 +124,53 @@ def graded_rows(
     config: GradedTrainingConfig,
     integrations: Sequence[Integration] = (Integration.NONE, Integration.MULTIPLIED),
     schemes: Sequence[str] = SCHEMES,
-) -> list[dict[str, object]]:
+    kept: KeptRows | None = None,
+) -> list[Row]:
     """One row a network, as the paper's table has them, and the controls of each integration.
 
     Controls are trained under the last of the schemes.
 
+    Args:
+        kept: rows of an earlier run of the same settings, and where those of this one are kept.
+
     Raises:
         GradedPairsError, FreezingError: data or schemes that cannot be trained with.
     """
-    rows: list[dict[str, object]] = []
+    kept = kept or KeptRows()
+    trials = _trials(config, integrations, schemes)
+    return [kept.row(trial.name, partial(trial.row, trained, judged)) for trial in trials]
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """One network of the table: how it is trained, and on which masks."""
+
+    name: str
+    config: GradedTrainingConfig
+    control: Callable[[SemanticImages], SemanticImages] | None = None
+
+    def row(self, trained: Sequence[GradedPlaces], judged: Sequence[JudgedPlaces]) -> Row:
+        """Train it and judge it."""
+        if self.control is not None:
+            trained = [_controlled(places, self.control) for places in trained]
+            judged = [_controlled(places, self.control) for places in judged]
+        return {"method": self.name} | _figures(trained, judged, self.config)
+
+
+def _trials(
+    config: GradedTrainingConfig, integrations: Sequence[Integration], schemes: Sequence[str]
+) -> list[_Trial]:
+    trials, controls = [], []
     for integration in integrations:
-        name = ROW_NAMES.get(integration, integration.value)
         for scheme in schemes:
+            name = f"{ROW_NAMES.get(integration, integration.value)}-{scheme}"
             chosen = config.model_copy(update={"scheme": scheme, "integration": integration})
-            rows.append({"method": f"{name}-{scheme}"} | _figures(trained, judged, chosen))
-    for integration in integrations:
-        if integration == Integration.NONE:
-            continue
-        chosen = config.model_copy(update={"scheme": schemes[-1], "integration": integration})
-        name = f"{ROW_NAMES.get(integration, integration.value)}-{schemes[-1]}"
-        for label, control in CONTROLS.items():
-            found = _figures(
-                [_controlled(places, control) for places in trained],
-                [_controlled(places, control) for places in judged],
-                chosen,
-            )
-            rows.append({"method": f"{name}, {label}"} | found)
-    return rows
+            trials.append(_Trial(name, chosen))
+        if integration != Integration.NONE:
+            controls += [
+                _Trial(f"{name}, {label}", chosen, control) for label, control in CONTROLS.items()
+            ]
+    return trials + controls
 
 
 def _controlled(places: P, control: Callable[[SemanticImages], SemanticImages]) -> P:
@@ -151,7 +179,7 @@ def _controlled(places: P, control: Callable[[SemanticImages], SemanticImages]) 
 
 def _figures(
     trained: Sequence[GradedPlaces], judged: Sequence[JudgedPlaces], config: GradedTrainingConfig
-) -> dict[str, object]:
+) -> Row:
     network = train_places(trained, config)
     found: dict[str, list[float]] = {}
     for places in judged:
@@ -164,7 +192,8 @@ def _figures(
         for k in RANKS:
             score = mean_average_precision_at(k, ranking, places.correct)
             found.setdefault(f"map@{k}", []).append(score)
-    return {name: float(np.mean(values)) for name, values in found.items()}
+    row: Row = {name: float(np.mean(values)) for name, values in found.items()}
+    return row | {"deviation of recall@1": float(np.std(found["recall@1"]))}
 
 
 def _segmented(
@@ -175,6 +204,19 @@ def _segmented(
     return queries, references
 
 
-def _cached(traverse: Traverse, folder: Path, config: SegmentationConfig) -> CachedImages:
-    cache = cache_masks(folder, traverse.files, config)
-    return CachedImages.of(traverse.files, cache, TRAINED_SIZE)
+def _sides(root: Path, city: str) -> tuple[Traverse, Traverse]:
+    return read_traverse(root, [city], "query"), read_traverse(root, [city], "database")
+
+
+def _cached(
+    queries: Traverse,
+    references: Traverse,
+    folder: Path,
+    config: SegmentationConfig,
+    activations: bool,
+) -> tuple[CachedImages, CachedImages]:
+    cache = cache_masks(folder, [*queries.files, *references.files], config, activations)
+    return (
+        CachedImages.of(queries.files, cache, TRAINED_SIZE),
+        CachedImages.of(references.files, cache, TRAINED_SIZE),
+    )

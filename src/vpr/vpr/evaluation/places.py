@@ -165,11 +165,13 @@ def match_descriptors(
     config: SequenceMatchingConfig,
     deepest_rank: int = DEEPEST_RANK,
     model: str = "",
+    separation: int = 1,
 ) -> list[PlaceMatches]:
     """The best references of each query, from the recognizer that the node runs.
 
     Args:
         model: what made the descriptors, where that is known.
+        separation: references that two matches of a query are apart, at least.
     """
     recognizer = PlaceRecognizer(
         config.model_copy(
@@ -177,7 +179,7 @@ def match_descriptors(
                 "exclude_recent_time": 0.0,
                 "exclude_recent_keyframes": len(queries),  # all of the query's own session
                 "top_k": deepest_rank,
-                "candidate_separation": 1,
+                "candidate_separation": separation,
                 "min_probability": 0.0,
             }
         )

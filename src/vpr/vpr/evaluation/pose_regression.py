@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2
 
 from vpr.config import EmbeddingConfig
 from vpr.models.embedder import Embedder
 from vpr.models.vlocnet import VLocNetConfig
+from vpr.pose_regression.calibration import Distances
 from vpr.pose_regression.frames import FramesError, PosedFrames
-from vpr.pose_regression.model import COVERAGE, PoseModel
+from vpr.pose_regression.model import PoseModel
 from vpr.pose_regression.prediction import Answers, figures, pose_errors, pose_figures, predict
 from vpr.pose_regression.training import VLocNetTrainingConfig, train
 
@@ -77,17 +79,22 @@ def comparison_rows(
 def trust_figures(model: PoseModel, answers: Answers, frames: PosedFrames) -> dict[str, float]:
     """How far what the model says of its own certainty holds on frames it never saw.
 
-    ``within_95_translation`` and ``within_95_rotation`` are the shares of frames whose error lies
-    within the ellipsoid of 95 % probability; ``familiar`` is the share taken for its own world.
+    ``familiar`` is the share of the frames taken for its own world; ``within_95_*`` are the shares
+    of those whose error lies within the ellipsoid of 95 % probability, the figure that is to be
+    0.95; ``sigma_translation_m`` is the median deviation of an axis that was claimed for them.
     """
-    metres, degrees = pose_errors(answers.poses, frames.poses)
-    radius = float(np.sqrt(chi2.ppf(COVERAGE, 3)))
-    certainty = model.certainty
-    return {
-        "within_95_translation": float(np.mean(metres <= radius * certainty.translation)),
-        "within_95_rotation": float(np.mean(np.radians(degrees) <= radius * certainty.rotation)),
-        "familiar": float(np.mean(model.strangeness(answers.embeddings) <= certainty.familiar)),
-    }
+    certainty, found = model.certainty, model.certainty.deviations
+    strangeness = model.strangeness(answers.embeddings)
+    familiar = strangeness <= certainty.familiar
+    wider = certainty.inflation(strangeness)
+    errors = pose_errors(answers.poses, frames.poses)
+    distances = Distances.of(*errors, wider * found.translation, wider * found.rotation)
+    result = {"familiar": float(familiar.mean())}
+    for name, covered in distances.covered().items():
+        result[f"within_95_{name}"] = float(covered[familiar].mean())
+    result["sigma_translation_m"] = float(np.median(wider[familiar])) * found.translation
+    result["sigma_rotation_deg"] = float(np.degrees(np.median(wider[familiar]) * found.rotation))
+    return result
 
 
 ABLATIONS: dict[str, tuple[dict[str, object], dict[str, object]]] = {
@@ -96,42 +103,57 @@ ABLATIONS: dict[str, tuple[dict[str, object], dict[str, object]]] = {
     "single task, Euclidean loss": ({"tasks": ("pose",)}, {"geometric_consistency": False}),
     "single task, concatenation": ({"tasks": ("pose",), "fusion": "concatenation"}, {}),
 }  # variant: changes of the network, changes of the training
+SUMMARISED = ("median_translation_m", "median_rotation_deg", "within_95_pose")
+
+
+@dataclass(frozen=True)
+class Drives:
+    """Drives of one world, by what they are for."""
+
+    learnt: PosedFrames
+    others: PosedFrames  # that tell how sure the network may be
+    tested: PosedFrames
 
 
 def ablation_rows(
-    learnt: PosedFrames,
-    tested: PosedFrames,
+    drives: Drives,
     seeds: Sequence[int],
     network: VLocNetConfig,
     training: VLocNetTrainingConfig,
     variants: Sequence[str] = tuple(ABLATIONS),
-    tell: Callable[[str], None] = lambda _: None,
+    out: Path | None = None,
+    tell: Callable[[Row], None] = lambda _: None,
 ) -> list[Row]:
     """One row a variant and seed: the same frames, steps and batches for all variants.
 
-    Multitask steps are joint, so that each teaches the pose stream as a single-task step does.
+    Multitask steps are joint, so that each teaches the pose stream as a single-task step does. The
+    runs lie in ``out``, from which an interrupted ablation goes on.
     """
     rows: list[Row] = []
-    for seed in seeds:
-        for variant in variants:
-            of_network, of_training = ABLATIONS[variant]
-            common = {"seed": seed, "single_steps": 0, "schedule": "joint"}
-            config = training.model_copy(update=common | of_training)
-            model = train(learnt, network.model_copy(update=of_network), config)
-            found = figures(predict(model.network, tested), tested)
-            rows.append({"variant": variant, "seed": seed} | dict(found))
-            tell(str(rows[-1]))
+    for seed, variant in itertools.product(seeds, variants):
+        of_network, of_training = ABLATIONS[variant]
+        common = {"seed": seed, "single_steps": 0, "schedule": "joint"}
+        config = training.model_copy(update=common | of_training)
+        folder = None if out is None else out / f"{variant.replace(' ', '_')}-{seed}"
+        own = network.model_copy(update=of_network)
+        model = train(drives.learnt, own, config, folder, others=drives.others)
+        answers = predict(model.network, drives.tested)
+        found = figures(answers, drives.tested) | trust_figures(model, answers, drives.tested)
+        rows.append({"variant": variant, "seed": seed} | dict(found))
+        tell(rows[-1])
     return rows
 
 
 def ablation_summary(rows: Sequence[Row]) -> list[Row]:
-    """Mean over seeds of the median errors of each variant, and the seeds' spread."""
+    """Mean over seeds of the figures of each variant, and the seeds' spread of the errors."""
     result: list[Row] = []
     for variant in dict.fromkeys(str(row["variant"]) for row in rows):
         own = [row for row in rows if row["variant"] == variant]
         summary: Row = {"variant": variant, "seeds": len(own)}
-        for name in ("median_translation_m", "median_rotation_deg"):
+        for name in SUMMARISED:
             values = np.array([row[name] for row in own], np.float64)
-            summary |= {name: float(values.mean()), f"{name}_spread": float(values.std())}
+            summary[name] = float(values.mean())
+            if name.startswith("median"):
+                summary[f"{name}_spread"] = float(values.std())
         result.append(summary)
     return result

@@ -34,7 +34,8 @@ def segmentation_rows(
     if picture is not None:
         chosen = np.linspace(0, len(views) - 1, PICTURED).astype(int)
         images = [views.images[index] for index in chosen]
-        mask = SemanticMaskAttention(config, segmenter)
+        # the mask itself: what the floor would leave is not hidden in the picture
+        mask = SemanticMaskAttention(config.model_copy(update={"floor": 0.0}), segmenter)
         labels = [full_size_labels(segmenter, image) for image in images]
         write_picture(picture, attention_figure(images, [mask(i) for i in images], labels))
     rows: list[dict[str, object]] = [

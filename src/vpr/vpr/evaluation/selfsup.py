@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vpr.config import EmbeddingConfig, FineTuningConfig
+from vpr.config import EmbeddingConfig, FineTuningConfig, SequenceMatchingConfig
 from vpr.evaluation import selfsup_pictures as pictures
 from vpr.evaluation.drifting_graph import close_loops
 from vpr.evaluation.embedding_curves import (
@@ -22,14 +22,20 @@ from vpr.evaluation.embedding_curves import (
     neighbour_curves,
     separation,
 )
-from vpr.evaluation.recall import precision_recall
-from vpr.learning.calibrating import JudgedMatches, precision_held, reliability
+from vpr.evaluation.recall import (
+    average_precision,
+    precision_recall,
+    recall_at_full_precision,
+)
+from vpr.learning.calibrating import Reliability, precision_held, reliability
 from vpr.learning.descriptor import EPOCHS_SUFFIX, embed_drives
 from vpr.learning.drives import Drives, read_drives
 from vpr.learning.errors import TrainingError
 from vpr.learning.features import read_features
-from vpr.learning.retrieval import RetrievalFigures, distance_matrix, figures_of, look_up
+from vpr.learning.held_out import HeldOutDrives, Verdicts
+from vpr.learning.retrieval import RetrievalFigures, distance_matrix, figures_of
 from vpr.learning.sampling import kernel_of
+from vpr.learning.sequence_look_up import look_up_sequences
 from vpr.models.calibration import Calibration
 from vpr.models.descriptor_model import DescriptorModel
 from vpr.models.embedder import Embedder, descriptor_parts
@@ -65,6 +71,7 @@ def evaluate_selfsup(
     out: Path,
     embedding: EmbeddingConfig,
     config: FineTuningConfig,
+    sequences: SequenceMatchingConfig,
 ) -> dict[str, Any]:
     """Figures of all drives together and of each, and every picture, into ``out``.
 
@@ -81,8 +88,11 @@ def evaluate_selfsup(
     if not best_matches(base, drives, None, config).revisits.any():
         raise TrainingError("no keyframe of these drives is at a place seen before")
     figures = _figures(judged, config)
+    if model.heads[-1].normalised:
+        figures["sequences"] = _sequence_figures(judged, config, sequences)
     if model.calibration is not None:
-        figures["calibration"] = _calibration(judged, model.calibration, config, out)
+        held_out = HeldOutDrives(drives, learned, model, config, sequences)
+        figures["calibration"] = _calibration(held_out, model, out)
     _draw_curves(judged, folders, embedding, config, out)
     _draw_drive(judged, model, model_file, embedding, config, out, figures)
     return figures
@@ -124,6 +134,20 @@ def _figures(judged: Judged, config: FineTuningConfig) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _sequence_figures(
+    judged: Judged, config: FineTuningConfig, sequences: SequenceMatchingConfig
+) -> dict[str, Any]:
+    """All drives looked up together by the robot's sequence matching."""
+    figures = {
+        name: figures_of(look_up_sequences(values, judged.drives, config, sequences))
+        for name, values in judged.by_name().items()
+    }
+    return {
+        "frames": sequences.sequence_length,
+        "misses_gone": _misses_gone(figures[BASE], figures[LEARNED]),
+    } | {name: values.to_json() for name, values in figures.items()}
+
+
 def _misses_gone(before: RetrievalFigures, after: RetrievalFigures) -> float:
     """Share of the misses at 100 % precision that the learned descriptor does not have."""
     missed = 1.0 - before.recall_at_full_precision
@@ -135,38 +159,69 @@ def _mean(each: dict[str, dict[str, dict[str, float]]], name: str, key: str) -> 
     return float(np.mean(values)) if values else 0.0
 
 
-def _calibration(
-    judged: Judged, calibration: Calibration, config: FineTuningConfig, out: Path
-) -> dict[str, Any]:
-    """Whether the stored probabilities and the threshold hold on these drives."""
-    drives = judged.drives
-    rows = np.arange(len(drives))
-    matches = look_up(
-        judged.learned, drives.viewpoints, drives.drive, rows, config, config.candidates
-    )
-    best = JudgedMatches.best(matches, drives.drive)
-    further = JudgedMatches.further(matches, drives.drive)
-    diagrams = {
-        "nearest match": reliability(calibration.best(best.distances), best.correct),
-        "further candidates": reliability(calibration.further(further.distances), further.correct),
+def _calibration(held_out: HeldOutDrives, model: DescriptorModel, out: Path) -> dict[str, Any]:
+    """Whether the stored probabilities and thresholds hold on these drives."""
+    parts = {
+        "single images": (model.calibration, held_out.image_matches),
+        "sequences": (model.sequence_calibration, held_out.sequence_matches),
     }
+    result: dict[str, Any] = {}
+    diagrams: dict[str, dict[str, Reliability]] = {}
+    for name, (calibration, matching) in parts.items():
+        if calibration is None:
+            continue
+        together, apart = held_out.together(matching), held_out.apart(matching)
+        diagrams[name] = {
+            f"{kind}, {memory}": diagram
+            for memory, verdicts in (("one memory", together), ("a memory each", apart))
+            for kind, diagram in _diagrams(verdicts, calibration).items()
+        }
+        result[name] = {
+            "expected_calibration_error": {n: d.expected_error for n, d in diagrams[name].items()},
+            "ranked_by_probability": _ranked(together, calibration),
+            "thresholds": _thresholds_held(together, calibration),
+        }
     pictures.draw_reliability(out / "reliability.png", diagrams)
-    result: dict[str, Any] = {
-        "expected_calibration_error": {n: d.expected_error for n, d in diagrams.items()},
-        "thresholds": [],
+    return result
+
+
+def _diagrams(verdicts: Verdicts, calibration: Calibration) -> dict[str, Reliability]:
+    """Predicted against observed, of nearest matches and of those behind them."""
+    result = {}
+    for kind, matches, part in (
+        ("nearest", verdicts.best, calibration.best),
+        ("further", verdicts.further, calibration.further),
+    ):
+        probabilities = part(matches.reduced_by(part).distances)
+        result[kind] = reliability(probabilities, matches.correct)
+    return result
+
+
+def _ranked(verdicts: Verdicts, calibration: Calibration) -> dict[str, float]:
+    """Figures of the nearest matches accepted by their reduced distance, as probabilities rank."""
+    nearest = verdicts.best.reduced_by(calibration.best)
+    curve = precision_recall(-nearest.distances, nearest.correct, verdicts.revisits)
+    return {
+        "average_precision": average_precision(curve),
+        "recall_at_100_precision": recall_at_full_precision(curve),
     }
+
+
+def _thresholds_held(verdicts: Verdicts, calibration: Calibration) -> list[dict[str, Any]]:
+    """On how many drives each threshold's precision holds, and what it finds."""
+    nearest = verdicts.best.reduced_by(calibration.best)
+    result = []
     for threshold in calibration.thresholds:
-        wanted, distance = threshold.wanted_precision, threshold.distance
-        accepted = best.distances <= distance
-        held = precision_held(best, distance, wanted)
+        accepted = nearest.distances <= threshold.distance
+        held = precision_held(nearest, threshold.distance, threshold.wanted_precision)
         here = {
             "drives_held": int(held.sum()),
             "drives_judged": len(held),
-            "precision_here": float(best.correct[accepted].mean()) if accepted.any() else None,
+            "precision_here": float(nearest.correct[accepted].mean()) if accepted.any() else None,
             "accepted_here": int(accepted.sum()),
-            "recall_here": float(best.correct[accepted].sum() / matches.revisits.sum()),
+            "recall_here": float(nearest.correct[accepted].sum() / max(verdicts.revisits, 1)),
         }
-        result["thresholds"].append(threshold.model_dump() | here)
+        result.append(threshold.model_dump() | here)
     return result
 
 
@@ -191,14 +246,28 @@ def _draw_curves(
             lines[name] = (curve.recall, curve.precision)
         panels[f"within {radius:g} m"] = lines
     pictures.draw_layers(out / "fig5_layers.png", panels)
-    both = judged.by_name().items()
-    epsilon = {name: epsilon_curves(values, drives, RADII[0], config) for name, values in both}
-    pictures.draw_neighbours(out / "fig6_epsilon_nn.png", epsilon, "L2 distance")
-    nearest = {name: neighbour_curves(values, drives, RADII[0], config) for name, values in both}
-    pictures.draw_neighbours(out / "fig7_k_nn.png", nearest, "neighbours")
+    _draw_neighbours(judged, config, out)
     apart = {LEARNED: judged.learned} | layers
     separated = {name: separation(values, drives, config) for name, values in apart.items()}
     pictures.draw_separation(out / "fig8_separation.png", separated)
+
+
+def _draw_neighbours(judged: Judged, config: FineTuningConfig, out: Path) -> None:
+    """Figs. 6 and 7."""
+    same = f"within {config.same_place_distance:g} m, same way"
+    truths: dict[str, float | None] = {same: None, f"within {RADII[0]:g} m": RADII[0]}
+    for file, curves, level in (
+        ("fig6_epsilon_nn.png", epsilon_curves, "L2 distance"),
+        ("fig7_k_nn.png", neighbour_curves, "neighbours"),
+    ):
+        found = {
+            truth: {
+                name: curves(values, judged.drives, radius, config)
+                for name, values in judged.by_name().items()
+            }
+            for truth, radius in truths.items()
+        }
+        pictures.draw_neighbours(out / file, found, level)
 
 
 def _draw_drive(
@@ -226,7 +295,10 @@ def _draw_drive(
     pictures.draw_epochs(out / "fig3_epochs.png", epochs, matrices.Rt)
     if model.calibration is not None and model.calibration.thresholds:
         strictest = min(threshold.distance for threshold in model.calibration.thresholds)
-        stages = close_loops(own.learned, own.drives, strictest, config)
+        impostors = model.impostor_distances(own.learned)
+        stages = close_loops(
+            own.learned, own.drives, impostors, model.calibration.best, strictest, config
+        )
         pictures.draw_graph_stages(out / "fig9_pose_graph.png", stages)
         before, after = stages[-1].errors
         figures["pose_graph"] = {

@@ -21,6 +21,9 @@ from vpr.supervision.kernel import SimilarityMatrices
 
 Matrix = NDArray[np.float64]
 PANELS_IN_ROW = 4  # of the histograms
+EVERY = slice(None)
+LEGEND_ROOM = 1.4  # of a diagram that ends at 1
+SAME_SPOT, AGAIN = 4.0, 10  # m, and keyframes later: a further pass of the same spot
 POINTS = STYLE | {"axes.axisbelow": True}  # points over the grid, not under it
 CHART, SQUARE = 1.25, 1.05  # width of a panel to its height
 Curves = Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
@@ -33,7 +36,13 @@ def draw_supervision(file: Path, drives: Drives, matrices: SimilarityMatrices) -
         _path(axes[0], drives, colours=drives.viewpoints.headings, colormap="hsv")
         axes[0].set_title("bearing")
         for panel, (name, values) in zip(
-            axes[1:], {"t": matrices.t, "R": matrices.R, "Rt": matrices.Rt}.items(), strict=True
+            axes[1:],
+            {
+                "similarity t, by translation": matrices.t,
+                "R, by rotation": matrices.R,
+                "Rt, by both": matrices.Rt,
+            }.items(),
+            strict=True,
         ):
             _matrix(panel, values, name, 0.0, 1.0)
         return _save(figure, file)
@@ -51,7 +60,11 @@ def draw_epochs(file: Path, distances: Mapping[str, Matrix], target: Matrix) -> 
 
 
 def draw_tsne(file: Path, drives: Drives, embeddings: NDArray[np.float32], seed: int = 0) -> Path:
-    """Fig. 4: the path coloured by a 3-D t-SNE of the embedding; one place, one colour."""
+    """Fig. 4: the path coloured by a 3-D t-SNE of the embedding; one place, one colour.
+
+    Later passes are small dots on the large ones of the first: an eye of another colour is a
+    place that was not recognised.
+    """
     perplexity = float(np.clip(len(drives) / 4.0, 2.0, 30.0))
     reduced = TSNE(3, perplexity=perplexity, init="pca", random_state=seed).fit_transform(
         embeddings
@@ -59,8 +72,11 @@ def draw_tsne(file: Path, drives: Drives, embeddings: NDArray[np.float32], seed:
     ranks = reduced.argsort(axis=0).argsort(axis=0) / max(len(reduced) - 1, 1)  # even colours
     with matplotlib.rc_context(POINTS):
         figure, axes = _row(1, 5.0)
-        _path(axes[0], drives, colours=ranks)
-        axes[0].set_title("place as colour")
+        views = drives.viewpoints
+        passed = np.tril(views.distances(views) <= SAME_SPOT, -AGAIN).any(axis=1)
+        for rows, size, edge in ((~passed, 130.0, 0.0), (passed, 32.0, 0.8)):
+            _path(axes[0], drives, ranks, size=size, edge=edge, shown=rows)
+        axes[0].set_title("place as colour: first pass large, later ones small")
         return _save(figure, file)
 
 
@@ -88,14 +104,23 @@ def draw_layers(file: Path, curves: Mapping[str, Curves]) -> Path:
         return _save(figure, file)
 
 
-def draw_neighbours(file: Path, curves: Mapping[str, NeighbourCurves], level: str) -> Path:
-    """Figs. 6 and 7: precision over recall, and recall over the distance or the neighbours."""
+def draw_neighbours(
+    file: Path, curves: Mapping[str, Mapping[str, NeighbourCurves]], level: str
+) -> Path:
+    """Figs. 6 and 7: precision over recall, and recall over the distance or the neighbours.
+
+    Args:
+        curves: what counts as right ("within 20 m") -> backbone and learned -> curve.
+    """
     with matplotlib.rc_context(POINTS):
         figure, axes = _row(2, 4.2)
-        for name, curve in curves.items():
-            axes[0].plot(curve.recall, curve.precision, label=name)
-            scale = 1.0 if level == "neighbours" else 1.0 / curve.levels.max()
-            axes[1].plot(curve.levels * scale, curve.recall, label=name)
+        for (truth, named), line in zip(curves.items(), ("-", "--"), strict=True):
+            for (name, curve), colour in zip(named.items(), (BEFORE, AFTER), strict=True):
+                label = f"{name}, {truth}"
+                axes[0].plot(curve.recall, curve.precision, color=colour, linestyle=line)
+                scale = 1.0 if level == "neighbours" else 1.0 / curve.levels.max()
+                levels = curve.levels * scale
+                axes[1].plot(levels, curve.recall, color=colour, linestyle=line, label=label)
         axes[0].set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.02))
         shown = level if level == "neighbours" else f"{level}, share of the largest"
         axes[1].set(xlabel=shown, ylabel="recall", ylim=(0, 1.02))
@@ -138,18 +163,24 @@ def draw_graph_stages(file: Path, stages: Sequence[GraphStage]) -> Path:
         return _save(figure, file)
 
 
-def draw_reliability(file: Path, diagrams: Mapping[str, Reliability]) -> Path:
-    """Observed over predicted probability; on the diagonal a probability is what it says."""
+def draw_reliability(file: Path, panels: Mapping[str, Mapping[str, Reliability]]) -> Path:
+    """Observed over predicted probability; on the diagonal a probability is what it says.
+
+    Args:
+        panels: title ("sequences") -> name ("nearest") -> diagram.
+    """
     with matplotlib.rc_context(POINTS):
-        figure, axes = _row(1, 4.6)
-        axes[0].plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle="--")
-        for name, diagram in diagrams.items():
-            label = f"{name}: ECE {diagram.expected_error:.3f}, {diagram.counts.sum()} matches"
-            (line,) = axes[0].plot(diagram.predicted, diagram.observed, label=label)
-            sizes = 200.0 * diagram.counts / diagram.counts.max() + 6.0
-            axes[0].scatter(diagram.predicted, diagram.observed, s=sizes, color=line.get_color())
-        axes[0].set(xlabel="predicted P(same place)", ylabel="share that was right")
-        axes[0].legend(fontsize=8, loc="upper left")
+        figure, axes = _row(len(panels), 4.6)
+        for panel, (title, diagrams) in zip(axes, panels.items(), strict=True):
+            panel.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle="--")
+            for name, diagram in diagrams.items():
+                label = f"{name}: ECE {diagram.expected_error:.3f}, {diagram.counts.sum()} matches"
+                (line,) = panel.plot(diagram.predicted, diagram.observed, label=label)
+                sizes = 200.0 * diagram.counts / diagram.counts.max() + 6.0
+                panel.scatter(diagram.predicted, diagram.observed, s=sizes, color=line.get_color())
+            panel.set(xlabel="predicted P(same place)", ylabel="share that was right", title=title)
+            panel.set_ylim(-0.05, LEGEND_ROOM)
+            panel.legend(fontsize=8, loc="upper left")
         return _save(figure, file)
 
 
@@ -170,10 +201,19 @@ def _histograms(axes: Axes, pairs: SeparationDistances) -> None:
 
 
 def _path(
-    axes: Axes, drives: Drives, colours: NDArray[np.float64], colormap: str | None = None
+    axes: Axes,
+    drives: Drives,
+    colours: NDArray[np.float64],
+    colormap: str | None = None,
+    size: float = 9.0,
+    edge: float = 0.0,
+    shown: NDArray[np.bool_] | slice = EVERY,
 ) -> None:
-    east, north = (drives.viewpoints.positions - drives.viewpoints.positions.mean(axis=0)).T
-    axes.scatter(east, north, c=colours, cmap=colormap, s=9)
+    centred = drives.viewpoints.positions - drives.viewpoints.positions.mean(axis=0)
+    east, north = centred[shown].T
+    axes.scatter(
+        east, north, c=colours[shown], cmap=colormap, s=size, linewidths=edge, edgecolors="white"
+    )
     axes.set_aspect("equal", adjustable="datalim")
     axes.set(xlabel="east (m)", ylabel="north (m)")
 

@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from vpr.config import SequenceMatchingConfig
@@ -38,6 +39,10 @@ class SequenceRow:
     sequence_length: int
     recalls: tuple[float, ...]  # at RANKS
     queries: int
+
+    def named(self, method: str) -> SequenceRow:
+        """The same under another name."""
+        return SequenceRow(method, self.sequence_length, self.recalls, self.queries)
 
     def to_json(self) -> dict[str, Any]:
         """The row under the names of its columns."""
@@ -145,6 +150,7 @@ def evaluate_family(
     transforms: Sequence[Path] = (),
     shortlisters: Sequence[Path] = (),
     report: Callable[[SequenceRow], None] = lambda row: None,
+    frozen: bool = True,
     **settings: Any,
 ) -> list[SequenceRow]:
     """Every method that the given files allow.
@@ -153,15 +159,15 @@ def evaluate_family(
         transforms: of one frame (S1, SeqMatchNet); each is a row of its own.
         shortlisters: of several frames (S5); alone, and re-ranked by the last of ``transforms``.
         report: told of each row as it is ready.
+        frozen: also those methods that need no file.
     """
     rows: list[SequenceRow] = []
 
     def add(name: str, method: str, **more: str) -> None:
-        row = evaluate_method(compared, method, length, **settings, **more)
-        rows.append(SequenceRow(name, row.sequence_length, row.recalls, row.queries))
+        rows.append(evaluate_method(compared, method, length, **settings, **more).named(name))
         report(rows[-1])
 
-    for method in ("single", "smoothing", "delta", "sequence_matching"):
+    for method in ("single", "smoothing", "delta", "sequence_matching") if frozen else ():
         add(method, method)
     for path in transforms:
         record = read_seqnet(path).training_record
@@ -186,6 +192,7 @@ def draw_recall_by_length(
             lengths, recalls = zip(*points, strict=True)
             axes.plot(lengths, recalls, marker="o", markersize=4, linewidth=1.8, label=name)
         axes.set(xlabel="frames in a sequence", ylabel=f"recall@1 ({tolerance})", ylim=(0, 1.02))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         figure.legend(loc="outside upper center", ncols=len(curves))
         file.parent.mkdir(parents=True, exist_ok=True)
         unfinished = file.with_name(f".{file.name}.unfinished")

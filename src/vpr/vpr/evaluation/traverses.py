@@ -18,7 +18,7 @@ import numpy as np
 import pymap3d
 from numpy.typing import NDArray
 
-from vpr.evaluation.places import EvaluationError, image_files
+from vpr.evaluation.places import EvaluationError, image_files, read_image
 
 Format = Literal["nordland", "robotcar", "brisbane", "npy"]
 ROBOTCAR_CAMERAS = ("stereo/centre", "stereo/left", "mono_rear", ".")
@@ -132,6 +132,47 @@ def thinned(traverse: Traverse, spacing: float) -> Traverse:
         if moved and np.isfinite(position).all():
             kept.append(index)
     return _chosen(traverse, kept)
+
+
+def moving(traverse: Traverse, stillness: float) -> list[int]:
+    """Frames that are left when those are taken out during which the camera stood still.
+
+    A frame is kept that differs from the last kept one by ``stillness`` grey levels, on average
+    over its pixels. A robot keeps keyframes in the same way, by its odometry.
+
+    Raises:
+        EvaluationError: the traverse has no images, or one cannot be decoded.
+    """
+    if not traverse.files:
+        raise EvaluationError("stops cannot be seen in a traverse without images")
+    kept = [0]
+    last = _grey(traverse.files[0])
+    for index, file in enumerate(traverse.files[1:], 1):
+        image = _grey(file)
+        if image.shape != last.shape or np.abs(image - last).mean() >= stillness:
+            kept.append(index)
+            last = image
+    return kept
+
+
+def without_stops(
+    references: Traverse, queries: Traverse, correct: list[frozenset[int]], stillness: float
+) -> tuple[Traverse, Traverse, list[frozenset[int]]]:
+    """Both traverses without the frames of their own stops, and what is right among the others.
+
+    For a reference frame that is taken out stands the last one that was kept before it. With a
+    stillness of 0 all frames stay.
+    """
+    if stillness == 0.0:
+        return references, queries, correct
+    kept, asked = moving(references, stillness), moving(queries, stillness)
+    stands_for = np.searchsorted(kept, np.arange(len(references)), "right") - 1
+    right = [frozenset(stands_for[sorted(correct[query])].tolist()) for query in asked]
+    return _chosen(references, kept), _chosen(queries, asked), right
+
+
+def _grey(file: Path) -> NDArray[np.float32]:
+    return np.asarray(read_image(file).mean(axis=2), np.float32)
 
 
 def _chosen(traverse: Traverse, kept: list[int]) -> Traverse:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,20 +10,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from rich.progress import Progress, track
+from rich.progress import track
 from torch import Tensor
 from torch.nn import functional
 
 from vpr.config import EmbeddingConfig, NonNegative, Positive, SegmentationConfig
+from vpr.learning.descent import Log, adam_with_cosine, descend, unheard
 from vpr.learning.graded import GradedPairs, generalised_contrastive_loss
 from vpr.models.attention_head import AttentionHead
 from vpr.models.embedder import Embedder
 from vpr.records import Image
 from vpr.semantics.segmenter import NetworkSegmenter, Segmenter
 from vpr.simulation.sessions import drive_twice
-from vpr.supervision.overlap import field_of_view_overlap
-
-LOG_EVERY = 50  # steps
 
 
 class AttentionHeadTrainingConfig(BaseModel):
@@ -38,8 +36,6 @@ class AttentionHeadTrainingConfig(BaseModel):
     learning_rate: Positive = 5e-3
     weight_decay: NonNegative = 1e-2
     margin: Positive = 1.2  # of centred descriptors, which are sqrt(2) apart when unrelated
-    field_of_view: Positive = 1.48  # rad; of the simulated camera
-    reach: Positive = 20.0  # m; in a street what is further says little about where one stands
     seed: int = Field(default=0, ge=0)
 
 
@@ -75,7 +71,7 @@ def train_attention_head(
     embedder: Embedder,
     towns: Sequence[DescribedTown],
     config: AttentionHeadTrainingConfig,
-    log: Callable[[int, float], None] = lambda _step, _loss: None,
+    log: Log = unheard,
 ) -> AttentionHead:
     """Learn what to weigh from graded pairs; the same towns and seed give the same head.
 
@@ -85,33 +81,24 @@ def train_attention_head(
     torch.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed)
     head = AttentionHead()
-    optimizer = torch.optim.AdamW(
-        head.parameters(), config.learning_rate, weight_decay=config.weight_decay
-    )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
     pairs = [GradedPairs(town.similarity) for town in towns]
-    losses: list[float] = []
-    with Progress(transient=True) as bar:
-        for step in bar.track(range(1, config.steps + 1), description="training the head"):
-            which = int(rng.integers(len(towns)))
-            query, reference, similarity = pairs[which].draw(rng, config.pairs)
-            town = towns[which]
-            first, second = _centred(
-                _described(embedder, head, town.query_maps, town.query_activations, query),
-                _described(
-                    embedder, head, town.reference_maps, town.reference_activations, reference
-                ),
-            )
-            loss = generalised_contrastive_loss(
-                first, second, torch.from_numpy(similarity), config.margin
-            )
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-            losses.append(float(loss.detach()))
-            if step % LOG_EVERY == 0:
-                log(step, float(np.mean(losses[-LOG_EVERY:])))
+
+    def loss_of_a_batch() -> Tensor:
+        which = int(rng.integers(len(towns)))
+        query, reference, similarity = pairs[which].draw(rng, config.pairs)
+        town = towns[which]
+        first, second = _centred(
+            _described(embedder, head, town.query_maps, town.query_activations, query),
+            _described(embedder, head, town.reference_maps, town.reference_activations, reference),
+        )
+        return generalised_contrastive_loss(
+            first, second, torch.from_numpy(similarity), config.margin
+        )
+
+    descent = adam_with_cosine(
+        head.parameters(), config.learning_rate, config.weight_decay, config.steps
+    )
+    descend(loss_of_a_batch, *descent, config.steps, log)
     return head.eval()
 
 
@@ -140,7 +127,7 @@ def _described(
 def learn_attention_head(
     config: AttentionHeadTrainingConfig,
     params_file: Path | None = None,
-    log: Callable[[int, float], None] = lambda _step, _loss: None,
+    log: Log = unheard,
 ) -> AttentionHead:
     """Drive twice through simulated towns and train behind the configured descriptor."""
     embedder = Embedder(EmbeddingConfig.from_file(params_file, attention="pooling"))
@@ -148,8 +135,6 @@ def learn_attention_head(
     towns = []
     for seed in range(config.first_seed, config.first_seed + config.towns):
         town = drive_twice(seed)
-        similarity = field_of_view_overlap(
-            town.query_views, town.reference_views, config.field_of_view, config.reach
-        )
-        towns.append(describe_town(embedder, segmenter, town.references, town.queries, similarity))
+        sessions = town.references, town.queries
+        towns.append(describe_town(embedder, segmenter, *sessions, town.overlap()))
     return train_attention_head(embedder, towns, config, log)

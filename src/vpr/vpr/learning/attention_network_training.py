@@ -6,7 +6,7 @@ so has to learn from appearance which boundaries are near.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -14,20 +14,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from rich.progress import Progress, track
+from rich.progress import track
 from torch import Tensor
 from torch.nn import functional
 
 from vpr.config import NonNegative, Positive, SegmentationConfig
 from vpr.images.attention import LaplacianOfGaussianAttention
+from vpr.learning.descent import Log, adam_with_cosine, descend, unheard
 from vpr.models.attention_network import INPUT_SIZE, AttentionEncoderDecoder
 from vpr.records import Image
 from vpr.simulation.config import SimulationConfig
 from vpr.simulation.drive import plan_drive
 from vpr.simulation.recording import take_shot
 from vpr.simulation.world import build_world
-
-LOG_EVERY = 25  # steps
 
 
 class AttentionNetworkTrainingConfig(BaseModel):
@@ -40,7 +39,13 @@ class AttentionNetworkTrainingConfig(BaseModel):
     views_per_town: int = Field(default=40, ge=1)
     steps: int = Field(default=400, ge=1)
     batch: int = Field(default=4, ge=2)
-    size: int = Field(default=INPUT_SIZE, ge=32, multiple_of=16, description="px, square")
+    crop: int = Field(
+        default=64,
+        ge=32,
+        le=INPUT_SIZE,
+        multiple_of=16,
+        description="px, square, cut out of the input, for the sake of time",
+    )
     learning_rate: Positive = 1e-3  # the appendix's, as is the next
     weight_decay: NonNegative = 1e-3
     seed: int = Field(default=0, ge=0)
@@ -49,14 +54,12 @@ class AttentionNetworkTrainingConfig(BaseModel):
 def learn_attention_network(
     config: AttentionNetworkTrainingConfig,
     params_file: Path | None = None,
-    log: Callable[[int, float], None] = lambda _step, _loss: None,
+    log: Log = unheard,
 ) -> AttentionEncoderDecoder:
     """Render towns with depth, compute the pipeline's maps, and train towards them."""
-    pipeline = LaplacianOfGaussianAttention(SegmentationConfig.from_file(params_file))
-    pairs = [
-        (_square(image, config.size), _square(pipeline(image, depth), config.size))
-        for image, depth in _views(config)
-    ]
+    # the floor is laid under what the network says, not learnt
+    pipeline = LaplacianOfGaussianAttention(SegmentationConfig.from_file(params_file, floor=0.0))
+    pairs = [(_square(image), _square(pipeline(image, depth))) for image, depth in _views(config)]
     return train_attention_network(
         np.stack([image for image, _ in pairs]), np.stack([map_ for _, map_ in pairs]), config, log
     )
@@ -66,30 +69,25 @@ def train_attention_network(
     images: NDArray[np.uint8],
     maps: NDArray[np.uint8],
     config: AttentionNetworkTrainingConfig,
-    log: Callable[[int, float], None] = lambda _step, _loss: None,
+    log: Log = unheard,
 ) -> AttentionEncoderDecoder:
     """Train on images (N, s, s, 3) BGR and their attention (N, s, s); same seed, same weights."""
     torch.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed)
     network = AttentionEncoderDecoder()
-    optimizer = torch.optim.AdamW(
-        network.parameters(), config.learning_rate, weight_decay=config.weight_decay
+
+    def loss_of_a_batch() -> Tensor:
+        chosen = rng.integers(len(images), size=config.batch)
+        top, left = rng.integers(images.shape[1] - config.crop + 1, size=2)
+        window = np.s_[chosen, top : top + config.crop, left : left + config.crop]
+        wanted = torch.from_numpy(maps[window][:, None]).float() / 255.0
+        logits = network(as_network_input(images[window]))
+        return functional.binary_cross_entropy_with_logits(logits, wanted)
+
+    descent = adam_with_cosine(
+        network.parameters(), config.learning_rate, config.weight_decay, config.steps
     )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
-    losses: list[float] = []
-    with Progress(transient=True) as bar:
-        for step in bar.track(range(1, config.steps + 1), description="training"):
-            chosen = rng.integers(len(images), size=config.batch)
-            logits = network(as_network_input(images[chosen]))
-            wanted = torch.from_numpy(maps[chosen][:, None]).float() / 255.0
-            loss = functional.binary_cross_entropy_with_logits(logits, wanted)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-            losses.append(float(loss.detach()))
-            if step % LOG_EVERY == 0:
-                log(step, float(np.mean(losses[-LOG_EVERY:])))
+    descend(loss_of_a_batch, *descent, config.steps, log)
     return network.eval()
 
 
@@ -112,5 +110,6 @@ def _views(
             yield shot.image, shot.depth
 
 
-def _square(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    return np.asarray(cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
+def _square(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    size = (INPUT_SIZE, INPUT_SIZE)
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)

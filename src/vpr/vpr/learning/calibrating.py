@@ -6,47 +6,91 @@ Everything here is fitted on drives that the descriptor was not trained on.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 from scipy.stats import beta
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 
 from vpr.learning.errors import TrainingError
 from vpr.learning.retrieval import Matches
-from vpr.models.calibration import FallingMap, PrecisionThreshold
+from vpr.models.calibration import FallingMap, PrecisionThreshold, ReducedMap
 
 BIN_MATCHES = 25  # matches whose share of right ones is one point of the fit
 MIN_MATCHES = 100
 MIN_OF_EACH = 10  # right ones, and wrong ones
 RELIABILITY_BINS = 15
+PENALTY = 100.0  # inverse, on standardised coefficients: only what nothing tells is held at zero
 
 
 @dataclass(frozen=True)
 class JudgedMatches:
-    """M matches with their verdict by GPS and the drive of their query."""
+    """M matches with their verdict by GPS and the drive of their query.
+
+    ``impostor_distances`` and ``places`` are what ``ReducedMap.reduced`` takes.
+    """
 
     distances: NDArray[np.float64]
     correct: NDArray[np.bool_]
     drive: NDArray[np.int64]
+    impostor_distances: NDArray[np.float64]
+    places: NDArray[np.int64]
 
     @classmethod
-    def best(cls, matches: Matches, drive: NDArray[np.int64]) -> JudgedMatches:
-        """The nearest match of each query."""
-        return cls._of(matches, drive, slice(0, 1))
+    def best(
+        cls, matches: Matches, drive: NDArray[np.int64], impostors: NDArray[np.float64]
+    ) -> JudgedMatches:
+        """The nearest match of each query.
+
+        Args:
+            drive, impostors: (N,) drive and impostor distance of each row matched.
+        """
+        return cls._of(matches, drive, impostors, slice(0, 1))
 
     @classmethod
-    def further(cls, matches: Matches, drive: NDArray[np.int64]) -> JudgedMatches:
-        """All but the nearest one."""
-        return cls._of(matches, drive, slice(1, None))
+    def further(
+        cls, matches: Matches, drive: NDArray[np.int64], impostors: NDArray[np.float64]
+    ) -> JudgedMatches:
+        """All but the nearest one; arguments as of ``best``."""
+        return cls._of(matches, drive, impostors, slice(1, None))
 
     @classmethod
-    def _of(cls, matches: Matches, drive: NDArray[np.int64], ranks: slice) -> JudgedMatches:
+    def together(cls, parts: Sequence[JudgedMatches]) -> JudgedMatches:
+        """All matches of some lots."""
+        columns = (
+            "distances", "correct", "drive", "impostor_distances", "places",
+        )  # fmt: skip
+        return cls(*(np.concatenate([getattr(p, column) for p in parts]) for column in columns))
+
+    def reduced_by(self, calibration: ReducedMap) -> JudgedMatches:
+        """The same with distances as the map reads them."""
+        reduced = calibration.reduced(self.distances, self.impostor_distances, self.places)
+        return replace(self, distances=reduced)
+
+    @classmethod
+    def _of(
+        cls,
+        matches: Matches,
+        drive: NDArray[np.int64],
+        impostors: NDArray[np.float64],
+        ranks: slice,
+    ) -> JudgedMatches:
         distances = matches.distances[:, ranks]
         found = np.isfinite(distances)
-        drives = np.broadcast_to(drive[matches.queries][:, None], distances.shape)
-        return cls(distances[found], matches.correct[:, ranks][found], drives[found])
+        queries = np.broadcast_to(matches.queries[:, None], distances.shape)[found]
+        references = matches.references[:, ranks][found]
+        places = np.broadcast_to(matches.places[:, None], distances.shape)[found]
+        return cls(
+            distances[found],
+            matches.correct[:, ranks][found],
+            drive[queries],
+            (impostors[queries] + impostors[references]) / 2.0,
+            places,
+        )
 
 
 @dataclass(frozen=True)
@@ -64,22 +108,53 @@ class Reliability:
         return float((gaps * self.counts).sum() / max(self.counts.sum(), 1))
 
 
-def fit_falling_map(matches: JudgedMatches) -> FallingMap:
-    """Isotonic regression of the verdicts on the distances, by bins of equal count.
+def fit_reduced_map(matches: JudgedMatches, min_of_each: int = MIN_OF_EACH) -> ReducedMap:
+    """Weigh the influence of impostors and of the memory's size, then fit what is left.
 
-    Level between the ends of a stretch, linear from one to the next. The share of a stretch counts
-    half a match more of each kind (Jeffreys), so that no match is said to be certain.
+    Args:
+        min_of_each: right and wrong matches there must be; with fewer than ``MIN_OF_EACH`` nothing
+            is weighed.
 
     Raises:
         TrainingError: too few matches, or too few of one kind; says how many are needed.
     """
     right = int(matches.correct.sum())
-    wrong = len(matches.correct) - right
-    if len(matches.correct) < MIN_MATCHES or min(right, wrong) < MIN_OF_EACH:
+    fewer = min(right, len(matches.correct) - right)
+    if len(matches.correct) < MIN_MATCHES or fewer < min_of_each:
         raise TrainingError(
-            f"{right} right and {wrong} wrong matches to calibrate on; {MIN_MATCHES} are needed, "
-            f"{MIN_OF_EACH} of each kind: hold out more or longer drives"
+            f"{right} right and {len(matches.correct) - right} wrong matches to calibrate on; "
+            f"{MIN_MATCHES} are needed, {min_of_each} of each kind: hold out more or longer drives"
         )
+    impostors, places = _weights(matches) if fewer >= MIN_OF_EACH else (0.0, 0.0)
+    reduction = ReducedMap(
+        distances=(0.0,), probabilities=(0.0,), impostor_weight=impostors, places_weight=places
+    )
+    falling = fit_falling_map(matches.reduced_by(reduction))
+    return reduction.model_copy(update=falling.model_dump())
+
+
+def _weights(matches: JudgedMatches) -> tuple[float, float]:
+    """What impostor distance and log(places) weigh in a logistic regression, beside the distance.
+
+    An influence that points the wrong way is none.
+    """
+    causes = np.stack(
+        [matches.distances, matches.impostor_distances, np.log(matches.places)], axis=1
+    )
+    scaler = StandardScaler().fit(causes)
+    fit = LogisticRegression(C=PENALTY).fit(scaler.transform(causes), matches.correct)
+    by_distance, by_impostors, by_places = fit.coef_[0] / scaler.scale_
+    if by_distance >= 0.0:
+        return 0.0, 0.0
+    return max(0.0, -by_impostors / by_distance), max(0.0, by_places / by_distance)
+
+
+def fit_falling_map(matches: JudgedMatches) -> FallingMap:
+    """Isotonic regression of the verdicts on the distances, by bins of equal count.
+
+    Level between the ends of a stretch, linear from one to the next. The share of a stretch counts
+    half a match more of each kind (Jeffreys), so that no match is said to be certain.
+    """
     order = np.argsort(matches.distances, kind="stable")
     parts = np.array_split(order, max(2, len(order) // BIN_MATCHES))
     counts = np.array([len(part) for part in parts], float)

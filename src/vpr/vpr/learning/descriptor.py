@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +15,17 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 from torch import distributed
 
-from vpr.config import EmbeddingConfig, FineTuningConfig
-from vpr.learning.calibrating import (
-    JudgedMatches,
-    choose_threshold,
-    drives_needed,
-    fit_falling_map,
-)
+from vpr.config import EmbeddingConfig, FineTuningConfig, SequenceMatchingConfig
 from vpr.learning.drives import Drives, read_drives
 from vpr.learning.errors import TrainingError
 from vpr.learning.features import Features, read_features
+from vpr.learning.held_out import calibrated
 from vpr.learning.networks import Learner, make_learner
-from vpr.learning.retrieval import look_up
 from vpr.learning.trainer import CHECKPOINT_SUFFIX, Outcome, Trainer
-from vpr.models.calibration import Calibration, PrecisionThreshold
 from vpr.models.descriptor_model import DescriptorModel
+from vpr.models.device import chosen_device
 from vpr.models.embedder import Embedder
+from vpr.models.impostors import Impostors
 
 EPOCHS_SUFFIX = ".epochs"
 HELD_OUT_SHARE = 0.2  # of the drives, when none is named for validation
@@ -64,6 +59,7 @@ def train_descriptor(
     out: Path,
     embedding: EmbeddingConfig,
     config: FineTuningConfig,
+    sequences: SequenceMatchingConfig,
     fresh: bool = False,
     progress: bool = True,
     epoch_done: EpochDone | None = None,
@@ -75,6 +71,7 @@ def train_descriptor(
     torchrun, processes share the work and the first one writes.
 
     Args:
+        sequences: how the robot matches sequences, whose scores are calibrated too.
         fresh: begin anew although there is a checkpoint.
         epoch_done: called with each row of the log.
 
@@ -95,11 +92,19 @@ def train_descriptor(
         trainer.resume()
         stem = _Stem(embedding, embedder)
         outcome = _run(trainer, stem, learner, config, out, progress, epoch_done)
-        calibration, notes = calibrate(
-            data, stem.model(learner), features, validation, embedding, config
+        model = stem.model(learner)
+        impostors = _impostors(data, model, features, training, embedding, config)
+        model, notes = _calibrated(
+            data,
+            replace(model, impostors=impostors),
+            features,
+            validation,
+            embedding,
+            config,
+            sequences,
         )
         provenance = _provenance(data, config, trainer, features, outcome, notes)
-        model = stem.model(learner, calibration, provenance)
+        model = replace(model, provenance=provenance)
         if trainer.writes:
             model.save(out)
         trainer.clean_up()
@@ -134,52 +139,45 @@ def _run(
         return trainer.run(done, snapshot)
 
 
-def calibrate(
+def _calibrated(
     data: TrainingData,
     model: DescriptorModel,
     features: Features,
     validation: NDArray[np.int64],
     embedding: EmbeddingConfig,
     config: FineTuningConfig,
-) -> tuple[Calibration | None, list[str]]:
-    """The calibration of a model on its calibration drives, and what was left wanting.
-
-    Where there is too little to calibrate on there is none, and the second value says so.
-    """
+    sequences: SequenceMatchingConfig,
+) -> tuple[DescriptorModel, list[str]]:
+    """The model calibrated on its calibration drives, and what was left wanting."""
     if data.calibration:
         drives, embeddings = embed_drives(data.calibration, model, embedding)
-        rows = np.arange(len(drives))
+        return calibrated(model, drives, embeddings, config, sequences)
+    if model.trunk:
+        folders = [*data.training, *data.validation]
+        embeddings = embed_drives(folders, model, embedding)[1][validation]
     else:
-        drives, rows = features.drives, validation
-        if model.trunk:
-            drives, embeddings = embed_drives([*data.training, *data.validation], model, embedding)
-        else:
-            embeddings = model.forward_from(model.names[-2], features.values)
-    matches = look_up(embeddings, drives.viewpoints, drives.drive, rows, config, config.candidates)
-    try:
-        best = JudgedMatches.best(matches, drives.drive)
-        calibration = Calibration(
-            best=fit_falling_map(best),
-            further=fit_falling_map(JudgedMatches.further(matches, drives.drive)),
-        )
-    except TrainingError as error:
-        return None, [f"not calibrated: {error}"]
-    thresholds = tuple(
-        choose_threshold(best, wanted, config.wanted_drives, config.confidence)
-        for wanted in config.wanted_precisions
-    )
-    notes = [_shortcoming(t) for t in thresholds if t.assured_drives < t.wanted_drives]
-    return calibration.model_copy(update={"thresholds": thresholds}), notes
+        embeddings = model.forward_from(model.names[-2], features.values[validation])
+    return calibrated(model, features.drives.subset(validation), embeddings, config, sequences)
 
 
-def _shortcoming(threshold: PrecisionThreshold) -> str:
-    """What a threshold can't promise, and what it would need."""
-    needed = drives_needed(threshold.wanted_drives, threshold.confidence)
-    return (
-        f"threshold for a precision of {threshold.wanted_precision:g}: {threshold.drives} "
-        f"calibration drives assure it on {threshold.assured_drives:.0%} of new drives (with "
-        f"{threshold.confidence:.0%} confidence); {threshold.wanted_drives:.0%} needs {needed}"
-    )
+def _impostors(
+    data: TrainingData,
+    model: DescriptorModel,
+    features: Features,
+    training: NDArray[np.int64],
+    embedding: EmbeddingConfig,
+    config: FineTuningConfig,
+) -> Impostors | None:
+    """Places of the training, drawn evenly; the same for the same seed."""
+    if config.impostors == 0:
+        return None
+    rng = np.random.default_rng(config.seed)
+    count = min(config.impostors, len(training))
+    rows = np.sort(rng.choice(training, count, replace=False))
+    if model.trunk:
+        folders = [*data.training, *data.validation]
+        return Impostors(embed_drives(folders, model, embedding)[1][rows])
+    return Impostors(model.forward_from(model.names[-2], features.values[rows]))
 
 
 def embed_drives(
@@ -212,18 +210,13 @@ class _Stem:
         if embedding.model:
             self._below = DescriptorModel.load(Path(embedding.model).expanduser())
 
-    def model(
-        self,
-        learner: Learner,
-        calibration: Calibration | None = None,
-        provenance: dict[str, Any] | None = None,
-    ) -> DescriptorModel:
+    def model(self, learner: Learner) -> DescriptorModel:
         """The model that a learner has come to, apart from later training."""
         trunk = dict(self._below.trunk)
         for path, module in learner.trunk().items():
             trunk |= {f"{path}.{n}": t.detach().clone() for n, t in module.state_dict().items()}
         heads = (*self._below.heads, learner.head.copy())
-        return DescriptorModel(self._below.base, heads, trunk, calibration, provenance or {})
+        return DescriptorModel(self._below.base, heads, trunk)
 
 
 def _split(drives: Drives, data: TrainingData) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -276,7 +269,7 @@ def _processes(config: FineTuningConfig) -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         yield
         return
-    cuda = config.device != "cpu" and torch.cuda.is_available()
+    cuda = chosen_device(config.device).type == "cuda"
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     distributed.init_process_group("nccl" if cuda else "gloo")

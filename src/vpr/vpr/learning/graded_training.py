@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from rich.progress import Progress
+from torch import Tensor
 
 from vpr.config import NonNegative, Positive
+from vpr.learning.descent import descend
 from vpr.learning.freezing import freeze
 from vpr.learning.graded import GradedPairs, generalised_contrastive_loss
 from vpr.learning.semantic_images import SemanticImages
@@ -79,20 +80,19 @@ def train_places(towns: Sequence[GradedPlaces], config: GradedTrainingConfig) ->
         return network.eval()
     optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
     network.eval()  # normalisations keep their statistics: batches are small
-    with Progress(transient=True) as bar:
-        for _ in bar.track(range(config.steps), description=f"training {config.scheme}"):
-            which = int(rng.integers(len(towns)))
-            places = towns[which]
-            query, reference, similarity = pairs[which].draw(rng, config.pairs)
-            loss = generalised_contrastive_loss(
-                network(*places.queries.batch(query.tolist())),
-                network(*places.references.batch(reference.tolist())),
-                torch.from_numpy(similarity),
-                config.margin,
-            )
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+
+    def loss_of_a_batch() -> Tensor:
+        which = int(rng.integers(len(towns)))
+        places = towns[which]
+        query, reference, similarity = pairs[which].draw(rng, config.pairs)
+        return generalised_contrastive_loss(
+            network(*places.queries.batch(query.tolist())),
+            network(*places.references.batch(reference.tolist())),
+            torch.from_numpy(similarity),
+            config.margin,
+        )
+
+    descend(loss_of_a_batch, optimizer, None, config.steps)
     return network
 
 

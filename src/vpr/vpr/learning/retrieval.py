@@ -24,9 +24,10 @@ class Matches:
 
     queries: NDArray[np.int64]  # (Q,) rows
     references: NDArray[np.int64]  # (Q, k) rows
-    distances: NDArray[np.float64]  # (Q, k) L2, infinite where there is no reference
+    distances: NDArray[np.float64]  # (Q, k) L2, or minus a score; infinite without a reference
     correct: NDArray[np.bool_]  # (Q, k) same place
     revisits: NDArray[np.bool_]  # (Q,) whether any earlier keyframe is the same place
+    places: NDArray[np.int64]  # (Q,) how many were searched
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,8 @@ def _look_up_chunk(
     found = np.take_along_axis(distances, best, axis=1)
     correct = np.take_along_axis(same & allowed, best, axis=1)
     references = np.where(np.isfinite(found), best, -1)
-    return queries, references, found, correct, (same & allowed).any(axis=1)
+    revisits = (same & allowed).any(axis=1)
+    return queries, references, found, correct, revisits, allowed.sum(axis=1)
 
 
 def distance_matrix(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:

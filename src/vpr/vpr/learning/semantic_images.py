@@ -16,7 +16,6 @@ from torch import Tensor
 from vpr.images.decoding import ImageError
 from vpr.records import Image
 from vpr.semantics.attention import static_mask
-from vpr.semantics.classes import CLASS_COUNT
 from vpr.semantics.mask_cache import MaskCache
 from vpr.semantics.segmenter import Segmenter
 
@@ -110,21 +109,22 @@ class ImagesInMemory:
 
 @dataclass(frozen=True)
 class CachedImages:
-    """Large collections: images read from files, masks from a cache, when a batch asks for them.
+    """Large collections: images read from files, semantics from a cache, when a batch asks.
 
-    ``masks`` names the image whose mask each one gets (its own, but for a control); ``fixed``
-    (H, W) stands in for all masks where it is given. Activations are not read.
+    ``semantics`` names the image whose mask and activations each one gets (its own, but for a
+    control); ``mean`` (1 or 20, H, W), a mask and maybe activations, stands in for all where it is
+    given. From a cache of masks only the activations are empty, (0, H, W).
     """
 
     files: tuple[Path, ...]
     cache: MaskCache
     size: tuple[int, int]  # width, height
-    masks: tuple[str, ...]
-    fixed: NDArray[np.uint8] | None = None
+    semantics: tuple[str, ...]
+    mean: NDArray[np.uint8] | None = None
 
     @classmethod
     def of(cls, files: tuple[Path, ...], cache: MaskCache, size: tuple[int, int]) -> CachedImages:
-        """Each image with its own mask."""
+        """Each image with its own semantics."""
         return cls(files, cache, size, tuple(path.stem for path in files))
 
     def __len__(self) -> int:
@@ -132,19 +132,18 @@ class CachedImages:
 
     def batch(self, rows: Sequence[int]) -> SemanticBatch:
         rgb = np.stack([self._image(self.files[row]) for row in rows])
-        masks = np.stack([self._mask(row) for row in rows])
-        nothing = np.zeros((len(rows), CLASS_COUNT, 1, 1), np.uint8)
-        return ImagesInMemory(rgb, masks, nothing).batch(range(len(rows)))
+        planes = np.stack([self._planes(row) for row in rows])
+        return ImagesInMemory(rgb, planes[:, 0], planes[:, 1:]).batch(range(len(rows)))
 
     def shuffled(self, rng: np.random.Generator) -> CachedImages:
         order = others(rng, len(self))
-        return replace(self, masks=tuple(self.masks[row] for row in order))
+        return replace(self, semantics=tuple(self.semantics[row] for row in order))
 
     def constant(self) -> CachedImages:
-        total = np.zeros(self.size[::-1], np.float64)
+        total = np.zeros((), np.float64)
         for row in range(len(self)):
-            total += self._mask(row)
-        return replace(self, fixed=np.rint(total / max(len(self), 1)).astype(np.uint8))
+            total = total + self._planes(row)
+        return replace(self, mean=np.rint(total / max(len(self), 1)).astype(np.uint8))
 
     def _image(self, path: Path) -> NDArray[np.uint8]:
         decoded = cv2.imread(str(path), cv2.IMREAD_COLOR)
@@ -153,9 +152,13 @@ class CachedImages:
         small = cv2.resize(decoded, self.size, interpolation=cv2.INTER_AREA)
         return np.asarray(cv2.cvtColor(small, cv2.COLOR_BGR2RGB), np.uint8)
 
-    def _mask(self, row: int) -> NDArray[np.uint8]:
-        if self.fixed is not None:
-            return self.fixed
-        name = self.masks[row]
+    def _planes(self, row: int) -> NDArray[np.uint8]:
+        """Mask and activations (1 or 20, H, W)."""
+        if self.mean is not None:
+            return self.mean
+        name = self.semantics[row]
         size = self.cache.manifest.images.get(name, (0, 0))
-        return np.asarray(cv2.resize(self.cache.mask(name, size), self.size), np.uint8)
+        planes = [self.cache.mask(name, size)]
+        if self.cache.manifest.activations:
+            planes.extend(self.cache.activations(name, size))
+        return np.stack([np.asarray(cv2.resize(plane, self.size), np.uint8) for plane in planes])

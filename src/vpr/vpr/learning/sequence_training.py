@@ -108,8 +108,7 @@ def _started(pairs: Sequence[TraversePair], config: SequenceTrainingConfig, sour
     """A network that begins as the PCA-whitening of the training descriptors."""
     every = np.concatenate([part for pair in pairs for part in (pair.references, pair.queries)])
     mean = every.mean(axis=0)
-    _, sizes, directions = np.linalg.svd(every - mean, full_matrices=False)
-    variances = sizes**2
+    variances, directions = _principal(every - mean)
     kept = min(config.outputs, int((variances > SMALLEST_VARIANCE * variances[0]).sum()))
     scales = variances[:kept] ** (-0.5 * config.whitening)
     record = {
@@ -120,9 +119,25 @@ def _started(pairs: Sequence[TraversePair], config: SequenceTrainingConfig, sour
         "trained_on": [f"{pair.name}: {len(pair.queries)} queries" for pair in pairs],
     }
     network = SeqNet(every.shape[1], kept, config.window, source, record)
-    scale = np.linalg.norm(scales * directions[:kept].T)
-    network.start_as_projection(directions[:kept].T * scales / scale * np.sqrt(kept), mean)
+    projection = directions[:kept].T * scales
+    projection *= np.sqrt(kept) / np.linalg.norm(projection)
+    network.start_as_projection(projection.astype(np.float32), mean)
     return network.train()
+
+
+def _principal(centred: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Variances (K,), largest first, and directions (K, D) of rows (N, D) around their mean.
+
+    From the smaller one of the two matrices of their products: there may be thousands of values.
+    """
+    rows = centred.astype(np.float64)
+    if len(rows) >= rows.shape[1]:
+        variances, vectors = np.linalg.eigh(rows.T @ rows)
+        return variances[::-1], vectors[:, ::-1].T
+    variances, weights = np.linalg.eigh(rows @ rows.T)
+    directions = weights[:, ::-1].T @ rows
+    lengths = np.linalg.norm(directions, axis=1, keepdims=True)
+    return variances[::-1], directions / np.maximum(lengths, 1e-12)
 
 
 def _stretch_loss(

@@ -87,6 +87,10 @@ class Manifest(Checked):
         known = ", ".join(digest.name for digest in self.parts) or "none"
         raise MapError(f"map has no part '{name}' (it has: {known})")
 
+    def has(self, name: str) -> bool:
+        """Whether there is such a part."""
+        return any(digest.name == name for digest in self.parts)
+
     def is_state_of(self, other: Manifest | None) -> bool:
         """Whether both speak of the same map after the same save."""
         return other is not None and (self.identity, self.saves) == (other.identity, other.saves)

@@ -31,6 +31,8 @@ from vpr.maps.table import PIECE_ROWS, MapError, Table
 from vpr.places.memory import FORGOTTEN
 from vpr.places.memory import TABLE as KEYFRAMES
 from vpr.records import Covariance, Pose
+from vpr.relocalization.storage import PART as SCENES
+from vpr.relocalization.storage import TABLE as NODES
 from vpr.verification.state import ENDS, VIEWS
 
 REANCHORED = "taken back: the session was to be anchored anew"
@@ -48,6 +50,9 @@ class _Source:
 
     def part(self, name: str) -> Part:
         return open_part(self.folder, name)
+
+    def has(self, name: str) -> bool:
+        return read_manifest(self.folder).has(name)
 
     def pieces(self, table: Table) -> Iterator[tuple[Arrays, NDArray[np.bool_]]]:
         """Rows of a table of keyframes, renumbered, and which of them are wanted."""
@@ -134,9 +139,10 @@ def verify_map(folder: Path) -> Manifest:
 
     Raises:
         MapError: damage, with file and rows.
-        PoseGraphError, StateError, FeatureStateError: the map contradicts itself.
+        PoseGraphError, StateError, FeatureStateError, SceneStateError: the map contradicts itself.
     """
     from vpr.places.memory import PlaceMemory
+    from vpr.relocalization.storage import StoredScenes
     from vpr.verification.state import StoredFeatures
 
     manifest = read_manifest(folder)
@@ -148,6 +154,8 @@ def verify_map(folder: Path) -> Manifest:
         PlaceMemory.of_map(places).check()
     if (features := Part(folder, manifest, "features")).tables:
         StoredFeatures(features)
+    if manifest.has(SCENES) and (scenes := Part(folder, manifest, SCENES)).tables:
+        StoredScenes.of_map(scenes)
     return manifest
 
 
@@ -170,6 +178,9 @@ def _write(folder: Path, sources: Sequence[_Source], state: GraphState) -> Manif
         digests.append(_write_places(writer, sources))
     with PartWriter(folder, revision, "features") as writer:
         digests.append(_write_features(writer, sources))
+    if any(source.has(SCENES) for source in sources):
+        with PartWriter(folder, revision, SCENES) as writer:
+            digests.append(_write_scenes(writer, sources))
     with PartWriter(folder, revision, "graph") as writer:
         digests.append(save_graph(writer, state))
     return commit(folder, revision, digests, model)
@@ -193,6 +204,25 @@ def _write_places(writer: PartWriter, sources: Sequence[_Source]) -> PartDigest:
             count += int(wanted.sum())
     ours = {"frame_ids": list(frames)} | ({FORGOTTEN: forgotten} if forgotten else {})
     return writer.finish(count, {n: v for n, v in metadata.items() if n != FORGOTTEN} | ours)
+
+
+def _write_scenes(writer: PartWriter, sources: Sequence[_Source]) -> PartDigest:
+    """Scene embeddings of the maps that have any; all of one model, as those of places are."""
+    metadata: dict[str, Any] = {}
+    count = 0
+    for source in sources:
+        if not source.has(SCENES) or not (part := source.part(SCENES)).tables:
+            continue
+        if metadata and metadata["model"] != part.metadata["model"]:
+            raise MapError(
+                f"{source.folder} has scene embeddings of {part.metadata['model']}, the maps "
+                f"before it of {metadata['model']}: their graphs can't be joined"
+            )
+        metadata = part.metadata
+        for rows, wanted in source.pieces(part.table(NODES)):
+            writer.append(NODES, {name: column[wanted] for name, column in rows.items()})
+            count += int(wanted.sum())
+    return writer.finish(count, metadata)
 
 
 def _write_features(writer: PartWriter, sources: Sequence[_Source]) -> PartDigest:

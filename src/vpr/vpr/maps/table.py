@@ -17,6 +17,7 @@ Columns are mapped into memory. A piece is checked against its checksum when it 
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import zlib
 from collections.abc import Mapping
@@ -196,10 +197,14 @@ class Column:
         self._checked = np.zeros(len(ends), bool)
         rows = int(self._ends[-1]) if len(ends) else 0
         shape = (rows, *kind.shape)
+        self._mapping: mmap.mmap | None = None
+        self._rows: NDArray[Any] = np.zeros(shape, kind.dtype)
         if rows:
-            self._rows: NDArray[Any] = np.memmap(path, kind.dtype, "r", HEADER_BYTES, shape)
-        else:
-            self._rows = np.zeros(shape, kind.dtype)
+            with path.open("rb") as file:
+                self._mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            values = int(np.prod(shape, dtype=np.int64))
+            mapped = np.frombuffer(self._mapping, kind.dtype, values, HEADER_BYTES)
+            self._rows = mapped.reshape(shape)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -243,6 +248,11 @@ class Column:
         for row in rows[~self._checked[pieces]].tolist():
             self._check(row, row + 1)
         return np.asarray(self._rows[rows])
+
+    def release(self) -> None:
+        """Keep no page of the file in this process's memory; what is read again comes back."""
+        if self._mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self._mapping.madvise(mmap.MADV_DONTNEED)
 
     def _check(self, start: int, stop: int) -> None:
         if start == stop:

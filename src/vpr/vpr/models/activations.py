@@ -1,4 +1,4 @@
-"""The inner layers of a backbone in one pass, in PyTorch or compiled for the CPU by OpenVINO."""
+"""The inner layers of a backbone in one pass."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vpr.models.backbone import Backbone
-from vpr.models.compiled import compiled_for_cpu
 
 LAST_FEATURES = "last"  # the layer name that stands for the backbone's output map
 RgbBatch = NDArray[np.uint8]  # (B, H, W, 3), or with more channels behind RGB
@@ -76,16 +75,3 @@ def in_pytorch(network: LayerActivations, device: torch.device, mixed: bool) -> 
         return activations
 
     return run
-
-
-def in_openvino(network: LayerActivations, height: int, width: int, threads: int) -> Activations:
-    """The network compiled for the CPU, in full precision.
-
-    Args:
-        threads: CPU threads; 0 is OpenVINO's choice.
-
-    Raises:
-        RuntimeUnavailableError: OpenVINO is not installed, or cannot take this network.
-    """
-    blank = torch.zeros((1, height, width, network.channels), dtype=torch.uint8)
-    return compiled_for_cpu(network, blank, threads)

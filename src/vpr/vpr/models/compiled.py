@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -10,11 +11,38 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+logger = logging.getLogger(__name__)
+
 CompiledNetwork = Callable[[NDArray[Any]], tuple[Tensor, ...]]
 
 
 class RuntimeUnavailableError(RuntimeError):
     """A runtime that is not installed, or cannot run this network; says which and why."""
+
+
+def compiled_where_possible(
+    network: nn.Module, example: Tensor, threads: int, runtime: str, device: torch.device
+) -> CompiledNetwork | None:
+    """The network as a configuration's ``runtime`` wants it; None where PyTorch runs it.
+
+    Args:
+        runtime: ``pytorch``, ``openvino``, or ``auto`` for OpenVINO where there is one and no GPU.
+
+    Raises:
+        RuntimeUnavailableError: ``openvino`` that is not installed, cannot take this network or
+            would have to run on a GPU.
+    """
+    if device.type != "cpu" and runtime == "openvino":
+        raise RuntimeUnavailableError("runtime openvino runs on the CPU: set device cpu or auto")
+    if device.type != "cpu" or runtime == "pytorch":
+        return None
+    try:
+        return compiled_for_cpu(network, example, threads)
+    except RuntimeUnavailableError as error:
+        if runtime == "openvino":
+            raise
+        logger.warning("PyTorch runs the network, more slowly: %s", error)
+        return None
 
 
 def compiled_for_cpu(network: nn.Module, example: Tensor, threads: int) -> CompiledNetwork:

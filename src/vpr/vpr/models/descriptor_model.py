@@ -1,4 +1,4 @@
-"""A trained descriptor on disk: heads, a fine-tuned trunk if any, calibration and provenance.
+"""A trained descriptor on disk: heads, a fine-tuned trunk if any, calibrations and provenance.
 
 One ``.safetensors`` file; what is not a tensor is JSON in its header. A model names the descriptor
 it was trained on. Training on top of a model adds a head behind its heads, so that descriptors
@@ -19,15 +19,17 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, from_numpy
 
-from vpr.models.calibration import Calibration
+from vpr.models.calibration import Calibration, SequenceCalibration
 from vpr.models.head import DescriptorHead, HeadKind, tensors_fingerprint
+from vpr.models.impostors import Impostors
 
 FORMAT = "vpr-descriptor"
-SCHEMA = 1
+SCHEMA = 2  # 2: impostors, and probabilities of sequences
 HEADER = "vpr"  # the key of our JSON in the safetensors header
 TRUNK = "trunk."  # prefix of the fine-tuned weights of the backbone
+IMPOSTORS = "impostors"
 
 
 class DescriptorModelError(ValueError):
@@ -49,6 +51,7 @@ class _Header(BaseModel):
     base: str
     heads: tuple[_HeadHeader, ...]
     calibration: Calibration | None
+    sequence_calibration: SequenceCalibration | None = None
     provenance: dict[str, Any]
 
 
@@ -57,8 +60,9 @@ class DescriptorModel:
     """What ``vpr train descriptor`` makes and ``embedding.model`` names.
 
     ``base`` is the name of the descriptor that the first head takes; ``trunk`` holds the
-    backbone's weights that were fine-tuned, by their names in it; ``provenance`` says what it was
-    trained on and what was measured.
+    backbone's weights that were fine-tuned, by their names in it; ``impostors`` are places of the
+    training that the calibration refers to; ``provenance`` says what it was trained on and what
+    was measured.
     """
 
     base: str
@@ -66,6 +70,8 @@ class DescriptorModel:
     trunk: dict[str, Tensor] = field(default_factory=dict)
     calibration: Calibration | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+    sequence_calibration: SequenceCalibration | None = None
+    impostors: Impostors | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -82,6 +88,15 @@ class DescriptorModel:
     def name(self) -> str:
         """Name of the descriptors that this model makes."""
         return self.names[-1]
+
+    def impostor_distances(self, descriptors: NDArray[np.float32]) -> NDArray[np.float64]:
+        """How near (N,) other places come to each of this model's descriptors (N, d).
+
+        Zero without impostors, to which a calibration then gives no weight.
+        """
+        if self.impostors is None:
+            return np.zeros(len(descriptors))
+        return self.impostors.distances(descriptors)
 
     def forward_from(self, name: str, descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Descriptors (N, d) of this model from those (N, D) of a model it was built on.
@@ -113,6 +128,8 @@ class DescriptorModel:
         for index, head in enumerate(self.heads):
             for name, tensor in head.state_dict().items():
                 tensors[f"head{index}.{name}"] = tensor.detach().cpu().contiguous()
+        if self.impostors is not None:
+            tensors[IMPOSTORS] = from_numpy(self.impostors.descriptors)
         header = _Header(
             format=FORMAT,
             schema_version=SCHEMA,
@@ -124,6 +141,7 @@ class DescriptorModel:
                 for h in self.heads
             ),
             calibration=self.calibration,
+            sequence_calibration=self.sequence_calibration,
             provenance=self.provenance,
         )
         write_tensors(path, tensors, {HEADER: header.model_dump_json()})
@@ -147,7 +165,16 @@ class DescriptorModel:
             )
         heads = tuple(_head(path, i, h, tensors) for i, h in enumerate(header.heads))
         trunk = {n.removeprefix(TRUNK): t for n, t in tensors.items() if n.startswith(TRUNK)}
-        return cls(header.base, heads, trunk, header.calibration, header.provenance)
+        impostors = Impostors(tensors[IMPOSTORS].numpy()) if IMPOSTORS in tensors else None
+        return cls(
+            header.base,
+            heads,
+            trunk,
+            header.calibration,
+            header.provenance,
+            header.sequence_calibration,
+            impostors,
+        )
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:

@@ -9,7 +9,6 @@ weighted mean of the parts' cosine similarities.
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,18 +25,16 @@ from vpr.models.activations import (
     LAST_FEATURES,
     Activations,
     LayerActivations,
-    in_openvino,
     in_pytorch,
 )
 from vpr.models.backbone import make_backbone
-from vpr.models.compiled import RuntimeUnavailableError
+from vpr.models.compiled import compiled_where_possible
 from vpr.models.descriptor_model import DescriptorModel, DescriptorModelError
+from vpr.models.device import chosen_device
 from vpr.models.head import DescriptorHead
 from vpr.models.pooling import gem_pool
 from vpr.models.whitening import Whitening
 from vpr.records import Image
-
-logger = logging.getLogger(__name__)
 
 
 class EmbeddingError(ValueError):
@@ -78,8 +75,8 @@ class Embedder:
         normalised: False where the trained model was taught distances of any scale.
 
     Raises:
-        BackboneError, WeightsError, WhiteningError, RuntimeUnavailableError, DescriptorModelError:
-            at construction, for what is wrong there.
+        BackboneError, WeightsError, WhiteningError, DeviceError, RuntimeUnavailableError,
+        DescriptorModelError: at construction, for what is wrong there.
     """
 
     model: str
@@ -90,7 +87,7 @@ class Embedder:
         if config.threads > 0:
             torch.set_num_threads(config.threads)
         self._config = config
-        self._device = _device(config.device)
+        self._device = chosen_device(config.device)
         self._parts = descriptor_parts(config)
         self._extra_channels = 1 if config.attention == "mask_channel" else 0
         self._backbone = make_backbone(config.backbone, config.weights, self._extra_channels)
@@ -208,18 +205,12 @@ class Embedder:
 
     def _start_runtime(self, network: LayerActivations) -> Activations:
         config = self._config
-        if config.runtime == "openvino" and self._device.type != "cpu":
-            raise RuntimeUnavailableError(
-                "runtime openvino runs on the CPU: set device cpu or auto"
-            )
-        if config.runtime != "pytorch" and self._device.type == "cpu":
-            try:
-                return in_openvino(network, config.image_height, config.image_width, config.threads)
-            except RuntimeUnavailableError as error:
-                if config.runtime == "openvino":
-                    raise
-                logger.warning("PyTorch runs the network, more slowly: %s", error)
-        return in_pytorch(network, self._device, config.mixed_precision)
+        size = (config.image_height, config.image_width)
+        blank = torch.zeros((1, *size, network.channels), dtype=torch.uint8)
+        compiled = compiled_where_possible(
+            network, blank, config.threads, config.runtime, self._device
+        )
+        return compiled or in_pytorch(network, self._device, config.mixed_precision)
 
     def feature_maps(self, images: Sequence[Image]) -> dict[str, Tensor]:
         """Activations (B, C, h, w) float32 of each layer the descriptor is pooled from.
@@ -313,14 +304,6 @@ def _check_aspect(attention: NDArray[np.uint8], image: Image) -> None:
         raise EmbeddingError(
             f"attention map {columns}x{rows} is not of an image {image_columns}x{image_rows}"
         )
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise EmbeddingError("device: cuda, but PyTorch sees no CUDA device; use auto or cpu")
-    return torch.device(name)
 
 
 def _resized_rgb(image: Image, size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -41,7 +41,12 @@ def model_name() -> str:
 
 def grid_descriptors(images: Iterable[Image]) -> NDArray[np.float32]:
     """(N, D) L2-normalised descriptors of the grey or BGR images of one whole traverse."""
-    return standardised(np.stack([_features(image) for image in images]))
+    return standardised(grid_features(images))
+
+
+def grid_features(images: Iterable[Image]) -> NDArray[np.float32]:
+    """(N, D) of grey or BGR images, not yet standardised over a traverse."""
+    return np.stack([_features(image) for image in images])
 
 
 def standardised(features: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ Recognition", section III-C and Fig. 1, and two ways more in which nothing is er
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Never
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,12 @@ class Integration(StrEnum):
     POOLING = "pooling"  # the mask as weights of the pooling
     LEARNED = "learned"  # the same with a head's map instead of the mask
 
+    @classmethod
+    def _missing_(cls, value: object) -> Never:
+        raise ValueError(f"unknown integration '{value}': {', '.join(cls)}")
 
+
+USES_ACTIVATIONS = (Integration.ACTIVATION_CHANNELS, Integration.LEARNED)
 EXTRA_CHANNELS = {Integration.MASK_CHANNEL: 1, Integration.ACTIVATION_CHANNELS: CLASS_COUNT}
 
 

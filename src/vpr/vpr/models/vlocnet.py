@@ -10,7 +10,7 @@ frame; metres and quaternions x y z w.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +18,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
+
+from vpr.models.vlocnet_lite0 import Lite0Res1, lite0_units, name_in_lite0
 
 Task = Literal["pose", "odometry", "segmentation"]
 TASKS: tuple[Task, ...] = ("pose", "odometry", "segmentation")
@@ -27,6 +29,7 @@ LARGEST_DILATION = 16
 DEPTH_CHANNELS = 32
 NEAREST_DEPTH = 0.1  # m
 FIRST_DEPTH = 4.0  # m; what an untrained depth branch predicts
+BLOCKS = ("res1", "res2", "res3", "res4", "res5")
 IMAGE_STRIDE = 32  # px of the image a cell of Res5 stands for
 
 
@@ -44,6 +47,9 @@ class VLocNetConfig(BaseModel):
     tasks: tuple[Task, ...] = TASKS
     classes: int = Field(default=19, ge=2)
     fusion: Literal["adaptive", "concatenation"] = "adaptive"
+    # units of the pose and odometry streams: residual ones of ``width`` and ``units``, or those of
+    # EfficientNet-Lite0, for which ImageNet weights are embedded
+    backbone: Literal["residual", "efficientnet_lite0"] = "residual"
 
     def stage_channels(self, stage: int) -> int:
         """Output channels of Res2 (stage 2) to Res5."""
@@ -110,25 +116,17 @@ class ResidualUnit(nn.Module):
         return functional.elu(inner + self.downsample(x))
 
 
-class ResidualBlock(nn.ModuleDict):
-    """Res2 to Res5: residual units a, b, c, ...; the first one strides."""
+class Block(nn.ModuleDict):
+    """Res2 to Res5: units a, b, c, ..., of which the first strides; ``channels`` has each one's."""
 
-    def __init__(
-        self,
-        channels_in: int,
-        channels_out: int,
-        units: int,
-        stride: int,
-        dilations: Mapping[int, tuple[int, ...]] | None = None,
-    ) -> None:
-        super().__init__()
-        for index in range(units):
-            self[chr(ord("a") + index)] = ResidualUnit(
-                channels_out if index else channels_in,
-                channels_out,
-                1 if index else stride,
-                (dilations or {}).get(index, (1,)),
-            )
+    def __init__(self, units: Iterable[nn.Module], channels: Iterable[int]) -> None:
+        super().__init__({chr(ord("a") + index): unit for index, unit in enumerate(units)})
+        self.channels = dict(zip(self, channels, strict=True))
+
+    @property
+    def channels_out(self) -> int:
+        """Of the last unit."""
+        return list(self.channels.values())[-1]
 
     def forward(self, x: Tensor, after: str = "", until: str = "") -> Tensor:
         """Run the units behind ``after`` up to and with ``until``; all of them by default."""
@@ -136,6 +134,39 @@ class ResidualBlock(nn.ModuleDict):
             if name > after and (not until or name <= until):
                 x = unit(x)
         return x
+
+
+def residual_block(
+    channels_in: int,
+    channels_out: int,
+    units: int,
+    stride: int,
+    dilations: Mapping[int, tuple[int, ...]] | None = None,
+) -> Block:
+    """Residual units, multi-scale where ``dilations`` has their index."""
+    made = [
+        ResidualUnit(
+            channels_out if index else channels_in,
+            channels_out,
+            1 if index else stride,
+            (dilations or {}).get(index, (1,)),
+        )
+        for index in range(units)
+    ]
+    return Block(made, [channels_out] * units)
+
+
+def stream_block(config: VLocNetConfig, stage: int, views: int = 1) -> Block:
+    """Res2 to Res5 of the pose and odometry streams; behind ``views`` concatenated images."""
+    if config.backbone == "efficientnet_lite0":
+        return Block(*lite0_units(stage, views))
+    channels_in = config.width if stage == 2 else config.stage_channels(stage - 1)
+    return residual_block(
+        views * channels_in,
+        config.stage_channels(stage),
+        config.units[stage - 2],
+        1 if stage == 2 else 2,
+    )
 
 
 class AdaptiveFusion(nn.Module):
@@ -214,11 +245,9 @@ class SharedTrunk(nn.Module):
 
     def __init__(self, config: VLocNetConfig) -> None:
         super().__init__()
-        self.res1 = Res1(config.width)
-        self.res2 = ResidualBlock(config.width, config.stage_channels(2), config.units[0], 1)
-        self.res3 = ResidualBlock(
-            config.stage_channels(2), config.stage_channels(3), config.units[1], 2
-        )
+        lite0 = config.backbone == "efficientnet_lite0"
+        self.res1: nn.Module = Lite0Res1() if lite0 else Res1(config.width)
+        self.res2, self.res3 = stream_block(config, 2), stream_block(config, 3)
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, C, H / 8, W / 8)."""
@@ -247,13 +276,14 @@ class PoseStream(nn.Module):
 
     def __init__(self, config: VLocNetConfig) -> None:
         super().__init__()
-        c3, c4, c5 = (config.stage_channels(stage) for stage in (3, 4, 5))
         fusion = FUSIONS[config.fusion]
-        self.res4 = ResidualBlock(c3, c4, config.units[2], 2)
-        self.res5 = ResidualBlock(c4, c5, config.units[3], 2)
-        self.temporal_fusion = fusion(c5, c5)
-        self.regressor = Regressor(c5)
-        self.semantic_fusion = fusion(c4, c5) if "segmentation" in config.tasks else None
+        self.res4, self.res5 = stream_block(config, 4), stream_block(config, 5)
+        res5a = self.res5.channels["a"]
+        self.temporal_fusion = fusion(res5a, res5a)
+        self.regressor = Regressor(self.res5.channels_out)
+        self.semantic_fusion = None
+        if "segmentation" in config.tasks:
+            self.semantic_fusion = fusion(self.res4.channels["c"], config.stage_channels(5))
 
     def forward(
         self, trunk: Tensor, semantics: Tensor | None, previous_res5a: Tensor | None
@@ -273,10 +303,8 @@ class OdometryStream(nn.Module):
 
     def __init__(self, config: VLocNetConfig) -> None:
         super().__init__()
-        c3, c4, c5 = (config.stage_channels(stage) for stage in (3, 4, 5))
-        self.res4 = ResidualBlock(c3, c4, config.units[2], 2)
-        self.res5 = ResidualBlock(2 * c4, c5, config.units[3], 2)
-        self.regressor = Regressor(c5)
+        self.res4, self.res5 = stream_block(config, 4), stream_block(config, 5, views=2)
+        self.regressor = Regressor(self.res5.channels_out)
 
     def forward(self, res4: Tensor, previous_res4: Tensor) -> tuple[Tensor, Tensor]:
         """Motion previous_T_current: position (B, 3) m and unit quaternion (B, 4)."""
@@ -288,9 +316,9 @@ class OdometryStream(nn.Module):
 class DepthBranch(nn.Module):
     """Depth for warping, from the shared trunk, which it reads without shaping it."""
 
-    def __init__(self, config: VLocNetConfig) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(config.stage_channels(3), DEPTH_CHANNELS, 3, padding=1)
+        self.conv1 = nn.Conv2d(channels, DEPTH_CHANNELS, 3, padding=1)
         self.conv2 = nn.Conv2d(DEPTH_CHANNELS, 1, 3, padding=1)
 
     def forward(self, trunk: Tensor) -> Tensor:
@@ -310,10 +338,10 @@ class SegmentationStream(nn.Module):
         c1, units, fusion = config.width, config.units, FUSIONS[config.fusion]
         c2, c3, c4, c5 = (config.stage_channels(stage) for stage in (2, 3, 4, 5))
         self.res1 = Res1(c1)
-        self.res2 = ResidualBlock(c1, c2, units[0], 1)
-        self.res3 = ResidualBlock(c2, c3, units[1], 2, {units[1] - 1: (1, 2)})
-        self.res4 = ResidualBlock(c3, c4, units[2], 2, _growing_dilations(1, units[2]))
-        self.res5 = ResidualBlock(c4, c5, units[3], 1, _growing_dilations(2, units[3], first=0))
+        self.res2 = residual_block(c1, c2, units[0], 1)
+        self.res3 = residual_block(c2, c3, units[1], 2, {units[1] - 1: (1, 2)})
+        self.res4 = residual_block(c3, c4, units[2], 2, _growing_dilations(1, units[2]))
+        self.res5 = residual_block(c4, c5, units[3], 1, _growing_dilations(2, units[3], first=0))
         self.fusion3, self.fusion4 = fusion(c3, c3), fusion(c4, c4)
         middle = c2
         self.deconv1 = nn.ConvTranspose2d(c5, middle, 4, 2, padding=1)
@@ -365,7 +393,7 @@ class VLocNet(nn.Module):
         self.odometry = OdometryStream(config) if "odometry" in tasks else None
         self.segmentation = SegmentationStream(config) if "segmentation" in tasks else None
         warps = self.odometry is not None and self.segmentation is not None
-        self.depth = DepthBranch(config) if warps else None
+        self.depth = DepthBranch(self.trunk.res3.channels_out) if warps else None
         # fx / W, fy / H, cx / W, cy / H with the corner of the image as origin
         self.register_buffer("camera", torch.tensor([1.0, 1.0, 0.5, 0.5]))
 
@@ -464,31 +492,33 @@ def rotation_matrix(quaternion: Tensor) -> Tensor:
     return torch.stack(rows, dim=1).reshape(-1, 3, 3)
 
 
-def begin_with_resnet50(network: VLocNet, state: Mapping[str, Tensor]) -> int:
-    """Take the convolutions of a torchvision ResNet-50 into every stream where they fit.
+def begin_with(network: VLocNet, state: Mapping[str, Tensor]) -> int:
+    """Take a classifier's weights into every stream where they fit.
 
+    ``state`` is of a torchvision ResNet-50, or of an EfficientNet-Lite0 where that is the backbone.
     The parallel convolutions of multi-scale units, and the first one behind a concatenation, keep
     their random start.
 
     Returns:
         how many tensors were taken.
     """
-    blocks = {"res1": "", **{f"res{stage}": f"layer{stage - 1}" for stage in range(2, 6)}}
-    own = network.state_dict()
+    lite0 = network.config.backbone == "efficientnet_lite0"
+    name_of = name_in_lite0 if lite0 else _name_in_resnet50
     taken = 0
-    for name, tensor in own.items():
+    for name, tensor in network.state_dict().items():
         parts = name.split(".")
-        block = next((part for part in parts if part in blocks), None)
+        block = next((part for part in parts if part in BLOCKS), None)
         if block is None:
             continue
-        rest = parts[parts.index(block) + 1 :]
-        if block != "res1":
-            rest = [blocks[block], str(ord(rest[0]) - ord("a")), *rest[1:]]
-            rest = [
-                part for i, part in enumerate(rest) if not (rest[i - 1] == "conv2" and part == "0")
-            ]
-        given = state.get(".".join(rest))
+        given = state.get(name_of(block, parts[parts.index(block) + 1 :]))
         if given is not None and given.shape == tensor.shape:
             tensor.copy_(given)
             taken += 1
     return taken
+
+
+def _name_in_resnet50(block: str, rest: list[str]) -> str:
+    if block == "res1":
+        return ".".join(rest)
+    unit = [part for i, part in enumerate(rest) if not (rest[i - 1] == "conv2" and part == "0")]
+    return ".".join([f"layer{int(block[-1]) - 1}", str(ord(unit[0]) - ord("a")), *unit[1:]])

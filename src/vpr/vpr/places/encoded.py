@@ -44,6 +44,10 @@ class Places(Protocol):
         """(M, D) of some places."""
         ...
 
+    def release(self) -> None:
+        """Keep no descriptors of a map in memory that only a look at all of them brought there."""
+        ...
+
     def odometry(self, first: int, last: int) -> NDArray[np.float64]:
         """(M, 4, 4) of the places first .. last - 1; NaN where there is none."""
         ...
@@ -81,6 +85,11 @@ class EncodedPlaces:
     def descriptors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """(M, D) of some places."""
         return self._places.descriptors(rows) if self._own is None else self._own.at(rows)
+
+    def release(self) -> None:
+        """As of ``Places``."""
+        if self._own is None:
+            self._places.release()
 
     def append(self, encoded: NDArray[np.float32]) -> None:
         """There is one more place."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 RESOLUTION = 2.0**-10  # of a row's values; int16 holds -32 .. 32, beyond which they saturate
@@ -28,12 +29,115 @@ ROUNDING = 1e-6  # a line that just reaches a step aside may be rounded over it
 
 Positions = NDArray[np.int64]
 Values = NDArray[np.int16]
+Sums = NDArray[np.int32]
 
 
+@njit(cache=True, nogil=True)
+def _add(ring: Sums, first: int, values: Values, sign: int) -> None:
+    """Add values to the slots from ``first`` on, and round the end of the ring."""
+    start = first % len(ring)
+    whole = min(len(values), len(ring) - start)
+    for values_there, there in (
+        (values[:whole], ring[start : start + whole]),
+        (values[whole:], ring[: len(values) - whole]),
+    ):
+        for k in range(len(there)):
+            there[k] += sign * np.int32(values_there[k])
+
+
+@njit(cache=True, nogil=True)
+def _exchange_in(ring: Sums, first: int, added: Values, removed: Values) -> None:
+    """As ``_add`` of the difference of two rows of one length."""
+    start = first % len(ring)
+    whole = min(len(added), len(ring) - start)
+    for in_place, out_of_place, there in (
+        (added[:whole], removed[:whole], ring[start : start + whole]),
+        (added[whole:], removed[whole:], ring[: len(added) - whole]),
+    ):
+        for k in range(len(there)):
+            there[k] += np.int32(in_place[k]) - np.int32(out_of_place[k])
+
+
+@njit(cache=True, nogil=True)
+def _exchange(
+    rings: Sums, firsts: Positions, added: Values, firsts_removed: Positions, removed: Values
+) -> None:
+    """Add one row to each ring from its first slot on and take another out, in one pass."""
+    slots = rings.shape[1]
+    for which in range(len(firsts)):
+        ring, first = rings[which], firsts[which]
+        shift = (firsts_removed[which] - first) % slots
+        if shift > slots // 2:
+            shift -= slots
+        low, high = max(0, shift), min(len(added), len(removed) + shift)
+        if high <= low:
+            _add(ring, first, added, 1)
+            _add(ring, first + shift, removed, -1)
+            continue
+        _exchange_in(ring, first + low, added[low:high], removed[low - shift : high - shift])
+        _add(ring, first, added[:low], 1)
+        _add(ring, first + high, added[high:], 1)
+        _add(ring, first + shift, removed[: low - shift], -1)
+        _add(ring, first + high, removed[high - shift :], -1)
+
+
+@njit(cache=True, nogil=True)
+def _highest(
+    rings: Sums, which: Positions, firsts: Positions, scale: float, result: NDArray[np.float32]
+) -> None:
+    """Largest of some rings' sums, each read from its own first slot on, times ``scale``."""
+    for index in range(len(which)):
+        ring, start = rings[which[index]], firsts[which[index]]
+        whole = min(len(result), len(ring) - start)
+        for sums, of_part in (
+            (ring[start : start + whole], result[:whole]),
+            (ring[: len(result) - whole], result[whole:]),
+        ):
+            for k in range(len(of_part)):
+                mean = np.float32(sums[k]) * np.float32(scale)
+                of_part[k] = mean if index == 0 else max(of_part[k], mean)
+
+
+@njit(cache=True, nogil=True)
+def _add_at(
+    rings: Sums, firsts: Positions, positions: Positions, values: Values, sign: int
+) -> None:
+    """As ``_add`` to each ring, at the given positions after its first slot."""
+    slots = rings.shape[1]
+    for which in range(len(firsts)):
+        ring, first = rings[which], firsts[which]
+        for k in range(len(positions)):
+            slot = first + positions[k]
+            ring[slot if slot < slots else slot - slots] += sign * np.int32(values[k])
+
+
+@njit(cache=True, nogil=True)
+def _highest_at(
+    rings: Sums,
+    which: Positions,
+    firsts: Positions,
+    positions: Positions,
+    scale: float,
+    result: NDArray[np.float32],
+) -> None:
+    """As ``_highest``, at the given positions."""
+    slots = rings.shape[1]
+    for index in range(len(which)):
+        ring, first = rings[which[index]], firsts[which[index]]
+        for k in range(len(positions)):
+            slot = first + positions[k]
+            mean = np.float32(ring[slot if slot < slots else slot - slots]) * np.float32(scale)
+            result[k] = mean if index == 0 else max(result[k], mean)
+
+
+@njit(cache=True, nogil=True)
 def quantised(row: NDArray[np.float32]) -> Values:
     """A row as multiples of ``RESOLUTION``; no frame can weigh more than 32 in a sum."""
-    scaled = row * np.float32(1.0 / RESOLUTION)
-    return np.clip(np.rint(scaled, out=scaled), -LARGEST, LARGEST, out=scaled).astype(np.int16)
+    result = np.empty(len(row), np.int16)
+    for k in range(len(row)):
+        scaled = np.rint(row[k] * np.float32(1.0 / RESOLUTION))
+        result[k] = np.int16(min(max(scaled, np.float32(-LARGEST)), np.float32(LARGEST)))
+    return result
 
 
 @dataclass(frozen=True)
@@ -68,32 +172,37 @@ class LineSums:
 
     def add(self, row: LineRow, sign: int) -> None:
         """Add a row to the lines through its positions, or with sign -1 take it out."""
-        values = row.values.astype(np.int32)
+        firsts = self._first_slots(row.frame)
         if row.positions is not None:
-            every = np.arange(len(self._slopes))
-            self._rings.reshape(-1)[self._flat(row.positions, row.frame, every)] += sign * values
+            _add_at(self._rings, firsts, row.positions, row.values, sign)
             return
-        accumulate = np.add if sign > 0 else np.subtract
-        for ring, first in zip(self._rings, self._first_slots(row.frame), strict=True):
-            split = self.slots - first
-            whole, wrapped = ring[first : first + len(values)], ring[: max(len(values) - split, 0)]
-            accumulate(whole, values[:split], out=whole)
-            accumulate(wrapped, values[split:], out=wrapped)
+        for ring, first in zip(self._rings, firsts, strict=True):
+            _add(ring, first, row.values, sign)
 
-    def dense(self, which: int, frame: int, count: int) -> NDArray[np.int32]:
-        """(count,) sums of the lines of one slope through positions 0 .. count - 1 at a frame."""
-        ring, first = self._rings[which], self._first_slots(frame)[which]
-        split = self.slots - first
-        return np.concatenate([ring[first : first + count], ring[: max(count - split, 0)]])
+    def exchange(self, added: LineRow, removed: LineRow) -> None:
+        """Add one row and take out another."""
+        if added.positions is not None or removed.positions is not None:
+            self.add(added, 1)
+            self.add(removed, -1)
+            return
+        firsts = self._first_slots(added.frame), self._first_slots(removed.frame)
+        _exchange(self._rings, firsts[0], added.values, firsts[1], removed.values)
 
-    def at(self, which: NDArray[np.int64], positions: Positions, frame: int) -> NDArray[np.int32]:
-        """(K, M) sums of the lines of some slopes that pass ``positions`` at a frame."""
-        return self._rings.reshape(-1)[self._flat(positions, frame, which)]
+    def highest(
+        self, which: NDArray[np.int64], frame: int, count: int, scale: float
+    ) -> NDArray[np.float32]:
+        """(count,) over some slopes' lines through positions 0 .. count - 1 at a frame, scaled."""
+        result = np.empty(count, np.float32)
+        _highest(self._rings, which, self._first_slots(frame), scale, result)
+        return result
 
-    def _flat(self, positions: Positions, frame: int, which: NDArray[np.int64]) -> Positions:
-        """(K, M) where lines of some slopes are in all rings one after the other."""
-        slots = (positions + self._first_slots(frame)[which, None]) % self.slots
-        return np.asarray(slots + which[:, None] * self.slots)
+    def highest_at(
+        self, which: NDArray[np.int64], frame: int, positions: Positions, scale: float
+    ) -> NDArray[np.float32]:
+        """As ``highest``, of the lines through the given positions."""
+        result = np.empty(len(positions), np.float32)
+        _highest_at(self._rings, which, self._first_slots(frame), positions, scale, result)
+        return result
 
     def _first_slots(self, frame: int) -> NDArray[np.int64]:
         """(S,) slots of the lines that pass position 0 at a frame."""
@@ -144,9 +253,10 @@ class LineMatcher:
         self._frame += 1
         row = LineRow(self._frame, values, positions)
         self._rows.append(row)
-        self._sums.add(row, 1)
         if len(self._rows) > self._length:
-            self._sums.add(self._rows.popleft(), -1)
+            self._sums.exchange(row, self._rows.popleft())
+        else:
+            self._sums.add(row, 1)
 
     def amend(self, values: Values, positions: Positions | None = None, extent: int = 0) -> None:
         """Put another row in place of the newest frame's; arguments as of ``push``."""
@@ -156,15 +266,11 @@ class LineMatcher:
 
     def best(self, count: int) -> NDArray[np.float32]:
         """(count,) best mean over the slopes of the lines that end at each position."""
-        first, *others = self._centred().tolist()
-        total = self._sums.dense(first, self._frame, count)
-        for which in others:
-            np.maximum(total, self._sums.dense(which, self._frame, count), out=total)
-        return self._means(total)
+        return self._sums.highest(self._centred(), self._frame, count, self._scale)
 
     def best_at(self, positions: Positions) -> NDArray[np.float32]:
         """As ``best``, at the given positions alone."""
-        return self._means(self._sums.at(self._centred(), positions, self._frame).max(axis=0))
+        return self._sums.highest_at(self._centred(), self._frame, positions, self._scale)
 
     def _make_room(self, slots: int) -> None:
         if slots <= self._sums.slots:
@@ -179,11 +285,10 @@ class LineMatcher:
         bounds = pairwise(self._firsts.tolist())
         return np.array([first + off[first:last].argmin() for first, last in bounds])
 
-    def _means(self, total: NDArray[np.int32]) -> NDArray[np.float32]:
-        means = total.astype(np.float32)
-        means *= np.float32(RESOLUTION)
-        means /= np.float32(len(self._rows))
-        return means
+    @property
+    def _scale(self) -> float:
+        """From a sum to the mean of a frame's values."""
+        return RESOLUTION / len(self._rows)
 
 
 def _phases_of(slope: float, length: int) -> NDArray[np.float64]:

@@ -115,6 +115,10 @@ class PlaceMemory:
         """
         return self._descriptors.at(rows)
 
+    def release(self) -> None:
+        """Keep no descriptors of a map in memory that only a look at all of them brought there."""
+        self._descriptors.release()
+
     def odometry(self, first: int, last: int) -> NDArray[np.float64]:
         """(M, 4, 4) poses of the places first .. last - 1; NaN where there was no odometry."""
         stored = self._stored_rows
@@ -294,6 +298,10 @@ class ChosenPlaces:
     def descriptors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """As of ``PlaceMemory``."""
         return self._memory.descriptors(self._rows[rows])
+
+    def release(self) -> None:
+        """As of ``PlaceMemory``."""
+        self._memory.release()
 
     def odometry(self, first: int, last: int) -> NDArray[np.float64]:
         """As of ``PlaceMemory``."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit
 
-from vpr.config import SequenceMatchingConfig
+from vpr.config import RelocalizationConfig, SequenceMatchingConfig
 
 
 class StandoutProbability:
@@ -17,7 +18,7 @@ class StandoutProbability:
     the configured curves are calibrated is said beside them.
     """
 
-    def __init__(self, config: SequenceMatchingConfig) -> None:
+    def __init__(self, config: SequenceMatchingConfig | RelocalizationConfig) -> None:
         self._best = config.probability_midpoint, config.probability_width
         self._further = config.further_midpoint, config.further_width
 
@@ -34,5 +35,4 @@ class StandoutProbability:
 
 
 def _logistic(scores: NDArray[np.float64], midpoint: float, width: float) -> NDArray[np.float64]:
-    exponents = (midpoint - scores) / width
-    return np.asarray(1.0 / (1.0 + np.exp(np.clip(exponents, -60.0, 60.0))), np.float64)
+    return np.asarray(expit((scores - midpoint) / width), np.float64)

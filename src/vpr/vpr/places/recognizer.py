@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,6 @@ from vpr.places.memory import ChosenPlaces, PlaceMemory, StateError
 from vpr.places.methods import make_method
 from vpr.places.probability import StandoutProbability
 from vpr.places.search import PlaceSearch, ScoredPlaces
-from vpr.places.sequence import Row
 from vpr.records import (
     Covariance,
     GpsFix,
@@ -28,9 +28,11 @@ from vpr.records import (
 )
 
 if TYPE_CHECKING:  # without PyTorch, which costs 200 MB, unless there is a model to adopt
+    from vpr.models.calibration import Calibration
     from vpr.models.descriptor_model import DescriptorModel
 
 UNIT_LENGTH_TOLERANCE = 1e-2
+STEPS = 20  # last ones between keyframes, whose median is the spacing
 
 
 class DescriptorError(ValueError):
@@ -64,6 +66,8 @@ class PlaceRecognizer:
         self._session = 0
         self._last_stamp_ns: int | None = None
         self._last_located: tuple[int, Pose] | None = None  # newest frame with odometry
+        self._last_kept: Pose | None = None  # of the newest keyframe
+        self._steps: deque[float] = deque(maxlen=STEPS)  # m between keyframes
         self.session_reason = ""  # why the session began, in words
 
     @property
@@ -111,13 +115,16 @@ class PlaceRecognizer:
         descriptor, model = self._brought_forward(descriptor, model)
         memory = self._memory_for(descriptor, model)
         self._note_jump(stamp_ns, odometry)
-        skipped = self._out_of_order(stamp_ns) or self._selector.reason_to_skip(stamp_ns, odometry)
+        skipped = self._out_of_order(stamp_ns) or self._selector.reason_to_skip(
+            stamp_ns, odometry, descriptor
+        )
         if skipped:
             return Observation(None, None, skipped)
         search = self._search_in(memory)
         self._memory = memory
         self._last_stamp_ns = stamp_ns
-        self._selector.keep(stamp_ns, odometry)
+        self._selector.keep(stamp_ns, odometry, descriptor)
+        self._note_step(odometry)
         keyframe = Keyframe(
             id=int(memory.column("ids")[-1]) + 1 if len(memory) else 0,
             session=self._session,
@@ -138,7 +145,8 @@ class PlaceRecognizer:
         """Go on with a trained model: remembered places are described by it from now on.
 
         Descriptors that still come from a model it was built on are brought forward as they come.
-        Where it is calibrated, matches of single images get its probabilities.
+        Where it is calibrated, matches get its probabilities: those of sequences where it was
+        calibrated for such sequences, of as many frames as far apart.
 
         Returns:
             how many places were brought forward.
@@ -168,6 +176,7 @@ class PlaceRecognizer:
         self._selector.forget()
         self._last_stamp_ns = None
         self._last_located = None
+        self._last_kept = None
         self.session_reason = reason
         return self._session
 
@@ -203,7 +212,7 @@ class PlaceRecognizer:
         """
         searched = self._searched(query, places)
         found = self._search_in(places).match(query.descriptor, query.odometry, searched)
-        candidates, explanation = self._candidates(found, searched, places)
+        candidates, explanation = self._candidates(query, found, searched, places)
         return PlaceMatches(
             query_id=query.id,
             query_session=query.session,
@@ -294,6 +303,12 @@ class PlaceRecognizer:
                 self.begin_session(f"odometry jumped {metres:.1f} m in {seconds:.2f} s")
         self._last_located = stamp_ns, odometry
 
+    def _note_step(self, odometry: Pose | None) -> None:
+        """How far a keyframe is from the one before it."""
+        if odometry is not None and self._last_kept is not None:
+            self._steps.append(translation_norm(relative(self._last_kept, odometry)))
+        self._last_kept = odometry
+
     def _out_of_order(self, stamp_ns: int) -> str:
         """Why a frame is too late to be used; begins a new session when time jumped back."""
         if self._last_stamp_ns is None or stamp_ns > self._last_stamp_ns:
@@ -314,7 +329,11 @@ class PlaceRecognizer:
         return own + max(0, min(old_enough, far_enough))
 
     def _candidates(
-        self, found: ScoredPlaces, searched: int, memory: PlaceMemory | ChosenPlaces
+        self,
+        query: Keyframe,
+        found: ScoredPlaces,
+        searched: int,
+        memory: PlaceMemory | ChosenPlaces,
     ) -> tuple[tuple[PlaceMatch, ...], str]:
         if searched == 0:
             return (), "no loop: no place is old enough to be searched"
@@ -323,9 +342,15 @@ class PlaceRecognizer:
         )
         if len(best) == 0:
             return (), "no loop: the sessions that could be searched are forgotten"
-        probabilities, as_best = self._probabilities(
-            found.scores[best], found.similarities[best], memory.model
-        )
+        calibration = self._calibration(memory.model)
+        if calibration is None:
+            scores = found.scores[best]
+            probabilities, as_best = self._probability(scores), self._probability.as_best(scores)
+        else:
+            distances = self._distances(found, best)
+            impostors = self._impostor_distances(query, found.places[best], memory)
+            probabilities = calibration(distances, impostors, searched)
+            as_best = calibration.as_best(distances, impostors, searched)
         threshold = self._config.min_probability
         source = MatchSource.SEQUENCE if found.frames > 1 else MatchSource.SINGLE
         candidates = tuple(
@@ -333,7 +358,7 @@ class PlaceRecognizer:
                 reference_id=int(memory.column("ids")[place]),
                 reference_session=int(memory.column("sessions")[place]),
                 reference_stamp_ns=int(memory.column("stamps_ns")[place]),
-                distance=float(np.clip(1.0 - similarity, 0.0, 2.0)),
+                distance=min(max(1.0 - float(similarity), 0.0), 2.0),
                 sequence_score=float(score),
                 probability=float(probability),
                 source=source,
@@ -355,20 +380,45 @@ class PlaceRecognizer:
             f"{searched} places searched"
         )
 
-    def _probabilities(
-        self, scores: Row, similarities: Row, model: str
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """P(same place) of candidates, best first, and what it were of each as the best.
-
-        By the model's own calibration where single images are compared: a sequence says more than
-        its last image.
-        """
+    def _calibration(self, model: str) -> Calibration | None:
+        """What the adopted model knows about such matches, where it made the descriptors."""
         trained = self._trained
-        own = None if trained is None or trained.name != model else trained.calibration
-        if own is None or self._config.sequence_length > 1:
-            return self._probability(scores), self._probability.as_best(scores)
-        of_distances = own(np.sqrt(np.maximum(2.0 - 2.0 * similarities, 0.0)))
-        return of_distances, of_distances
+        if trained is None or trained.name != model:
+            return None
+        if not self._in_sequences:
+            return trained.calibration
+        own = trained.sequence_calibration
+        config, spacing = self._config, self._spacing()
+        if own is None or not own.holds_for(config.method, config.sequence_length, spacing):
+            return None
+        return own
+
+    @property
+    def _in_sequences(self) -> bool:
+        return self._config.sequence_length > 1
+
+    def _spacing(self) -> float | None:
+        """Metres between two frames that are compared; None without odometry."""
+        if self._config.alignment_step > 0.0:
+            return self._config.alignment_step
+        return float(np.median(self._steps)) if self._steps else None
+
+    def _distances(self, found: ScoredPlaces, best: NDArray[np.int64]) -> NDArray[np.float64]:
+        """What a calibration reads: L2 distances, or sequence scores with the sign turned."""
+        if self._in_sequences:
+            return -found.scores[best].astype(np.float64)
+        squared = 2.0 - 2.0 * found.similarities[best].astype(np.float64)
+        return np.asarray(np.sqrt(np.maximum(squared, 0.0)))
+
+    def _impostor_distances(
+        self, query: Keyframe, places: NDArray[np.int64], memory: PlaceMemory | ChosenPlaces
+    ) -> NDArray[np.float64]:
+        """How near others come to both views, on average, of each candidate."""
+        trained = self._trained
+        assert trained is not None  # who asks has its calibration
+        views = np.concatenate([query.descriptor[None], memory.descriptors(places)])
+        distances = trained.impostor_distances(views)
+        return np.asarray((distances[0] + distances[1:]) / 2.0)
 
 
 def _described_by(trained: DescriptorModel, memory: PlaceMemory) -> PlaceMemory:

@@ -146,14 +146,15 @@ class PlaceSearch:
         """
         near, near_similarities = shortlist.nearest(self._encoded)
         own = np.arange(len(shortlist), searched)
-        others = np.setdiff1d(np.concatenate([self._carried_on(searched), own]), near)
-        places = np.concatenate([near, others])
-        other_similarities = self._encoded_places.descriptors(others) @ self._encoded
-        similarities = np.concatenate([near_similarities, other_similarities])
-        order = np.argsort(places)
-        places, similarities = places[order], similarities[order]
-        sample = shortlist.sampled(self._encoded)
-        values = (similarities - sample.mean()) / max(float(sample.std()), 1e-6)
+        every = np.concatenate([near, self._carried_on(searched), own])
+        places, first = np.unique(every, return_index=True)
+        compared = first < len(near)
+        similarities = np.empty(len(places), np.float32)
+        similarities[compared] = near_similarities[first[compared]]
+        others = self._encoded_places.descriptors(places[~compared])
+        similarities[~compared] = others @ self._encoded
+        mean, deviation = shortlist.average(self._encoded)
+        values = (similarities - np.float32(mean)) / np.float32(max(deviation, 1e-6))
         scores = self._scores_of(places, values)
         best = np.argsort(-scores)[: self._config.top_k * CARRIED_PER_CANDIDATE]
         self._carried = places[best]
@@ -162,8 +163,9 @@ class PlaceSearch:
     def _scores_of(self, places: Indices, values: Row) -> Row:
         """Push the values of ascending places, zero for all others, and score those places."""
         cells = self._grid.cells_of(places)
-        cell, first, of_cell = np.unique(cells, return_index=True, return_inverse=True)
-        highest = np.maximum.reduceat(values, first) if len(values) else values
+        begins = np.diff(cells, prepend=-1) > 0
+        cell, of_cell = cells[begins], np.cumsum(begins) - 1
+        highest = np.maximum.reduceat(values, np.flatnonzero(begins)) if len(values) else values
         starts = self._grid.session_starts
         advance = min(self._advance, self._window)
         self._matcher.push_sparse(cell, highest, starts, len(self._grid), advance)

@@ -16,6 +16,7 @@ from vpr.semantics.classes import UNLABELLED
 
 DEPTH_STRIDE = 8  # px of the image a depth of the network stands for
 JUMP = 2.5  # times the usual step between numbered frames; after a longer one nothing is "previous"
+CAMERA_TOLERANCE = 0.05  # share of the focal length, and of the image for its centre
 ROTATION_TOLERANCE = 1e-2  # written with few digits; worse is no rotation
 
 
@@ -46,6 +47,7 @@ class PosedFrames:
     images: NDArray[np.uint8]  # (N, H, W, 3) RGB
     poses: NDArray[np.float64]  # (N, 4, 4) map_T_camera
     follows: NDArray[np.bool_]  # (N,)
+    drives: NDArray[np.int64]  # (N,) the sequence each is of
     camera: NDArray[np.float64]  # (4,) as VLocNet.camera
     labels: NDArray[np.uint8] | None = None  # (N, H, W)
     depth: NDArray[np.float32] | None = None  # (N, H / 8, W / 8) m, zero where unknown
@@ -60,19 +62,22 @@ class PosedFrames:
             self.images[chosen],
             self.poses[chosen],
             (self.follows & before)[chosen],
+            self.drives[chosen],
             self.camera,
             None if self.labels is None else self.labels[chosen],
             None if self.depth is None else self.depth[chosen],
         )
 
-    def held_out(self, share: float, block: int) -> NDArray[np.bool_]:
-        """A mask of blocks of consecutive frames, spread evenly, that make up about ``share``.
+    def held_out(self, share: float) -> NDArray[np.bool_]:
+        """A mask of the last drives, about ``share`` of them; of one drive, of its last part.
 
-        Where ``block`` frames are more than that share, blocks are shorter.
+        Frames between learnt ones are no measure of what a network does elsewhere.
         """
-        block = max(1, min(block, int(share * len(self))))
-        blocks = np.arange(len(self)) // block
-        return np.asarray(np.floor((blocks + 1) * share) > np.floor(blocks * share))
+        drives = np.unique(self.drives)
+        if len(drives) > 1:
+            count = min(max(1, round(share * len(drives))), len(drives) - 1)
+            return np.asarray(np.isin(self.drives, drives[-count:]))
+        return np.arange(len(self)) >= len(self) - max(1, round(share * len(self)))
 
 
 def normalised_camera(camera: CameraModel) -> NDArray[np.float64]:
@@ -80,6 +85,21 @@ def normalised_camera(camera: CameraModel) -> NDArray[np.float64]:
     (fx, _, cx), (_, fy, cy) = camera.matrix[0], camera.matrix[1]
     width, height = camera.width, camera.height
     return np.array([fx / width, fy / height, (cx + 0.5) / width, (cy + 0.5) / height])
+
+
+def other_camera(seen: NDArray[np.float64], learnt: NDArray[np.float64], tolerance: float) -> str:
+    """Say how cameras (4,), as ``normalised_camera`` has them, differ; nothing where they do not.
+
+    ``tolerance`` is a share of the focal length, and of the image for its centre.
+    """
+    off = np.abs(seen - learnt) / np.array([learnt[0], learnt[1], 1.0, 1.0])
+    if not (off > tolerance).any():
+        return ""
+    names = ("fx / width", "fy / height", "cx / width", "cy / height")
+    pairs = zip(names, seen, learnt, strict=True)
+    return "another camera than that of the training: " + ", ".join(
+        f"{name} {a:.3f} (was {b:.3f})" for name, a, b in pairs
+    )
 
 
 def network_image(image: Image, config: VLocNetConfig) -> NDArray[np.uint8]:
@@ -118,6 +138,7 @@ def gather(frames: Iterable[Frame], camera: CameraModel, config: VLocNetConfig) 
         np.stack(images),
         np.stack(poses),
         _following(np.array(places)),
+        np.array(places)[:, 0],
         normalised_camera(camera),
         _stacked(labels, UNLABELLED),
         _stacked(depths, 0),

@@ -47,6 +47,16 @@ class Truth:
             raise LabelError("a label of the batch is not finite")
         object.__setattr__(self, "rotation", self.rotation / lengths[:, None])
 
+    def to(self, device: torch.device) -> Truth:
+        """The same on another device."""
+        labels, depth = self.labels, self.depth
+        return Truth(
+            self.position.to(device),
+            self.rotation.to(device),
+            None if labels is None else labels.to(device),
+            None if depth is None else depth.to(device),
+        )
+
 
 class LossWeights(nn.Module):
     """The log-variances s of all equations; they are learnt with the network."""
@@ -85,15 +95,20 @@ def quaternion_distance(a: Tensor, b: Tensor) -> Tensor:
 
 def between(a: Tensor, b: Tensor) -> Tensor:
     """a^-1 b of unit quaternions (B, 4)."""
-    ax, ay, az, aw = (-a[:, 0], -a[:, 1], -a[:, 2], a[:, 3])
+    return product(a * a.new_tensor([-1.0, -1.0, -1.0, 1.0]), b)
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """a b of quaternions (B, 4)."""
+    ax, ay, az, aw = a.unbind(dim=1)
     bx, by, bz, bw = b.unbind(dim=1)
-    product = [
+    values = [
         aw * bx + ax * bw + ay * bz - az * by,
         aw * by - ax * bz + ay * bw + az * bx,
         aw * bz + ax * by - ay * bx + az * bw,
         aw * bw - ax * bx - ay * by - az * bz,
     ]
-    return torch.stack(product, dim=1)
+    return torch.stack(values, dim=1)
 
 
 def segmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -162,22 +177,24 @@ def window_losses(
 ) -> dict[str, Tensor]:
     """Losses ``loc`` (equation 7), ``vo``, ``seg`` and ``depth`` of consecutive steps.
 
-    Each is a mean over the steps that have it; a task outside ``tasks`` has none.
+    Each is a mean over the steps that have it; a task outside ``tasks`` has none. Equation 7 adds
+    two such means, so that the motion weighs no less for the first step, which has none.
     """
-    terms: dict[str, list[Tensor]] = {"loc": [], "vo": [], "seg": [], "depth": []}
+    found: dict[str, list[Tensor]] = {n: [] for n in ("euc", "rel", "vo", "seg", "depth")}
     for step, (now, truth) in enumerate(zip(predictions, truths, strict=True)):
         before = predictions[step - 1] if step else None
         if "pose" in tasks:
-            loss = euclidean_loss(now, truth, weights)
+            found["euc"].append(euclidean_loss(now, truth, weights))
             if before is not None and geometric_consistency:
-                loss = loss + relative_loss(before, now, truths[step - 1], truth, weights)
-            terms["loc"].append(loss)
+                found["rel"].append(relative_loss(before, now, truths[step - 1], truth, weights))
         if "odometry" in tasks and now.motion_position is not None:
             assert now.motion_rotation is not None
             motion = (now.motion_position, now.motion_rotation)
-            terms["vo"].append(odometry_loss(*motion, truths[step - 1], truth, weights))
+            found["vo"].append(odometry_loss(*motion, truths[step - 1], truth, weights))
         if "segmentation" in tasks and now.logits is not None and truth.labels is not None:
-            terms["seg"].append(segmentation_loss(now.logits, truth.labels))
+            found["seg"].append(segmentation_loss(now.logits, truth.labels))
         if now.depth is not None and truth.depth is not None:
-            terms["depth"].append(depth_loss(now.depth, truth.depth))
-    return {name: torch.stack(values).mean() for name, values in terms.items() if values}
+            found["depth"].append(depth_loss(now.depth, truth.depth))
+    means = {name: torch.stack(terms).mean() for name, terms in found.items() if terms}
+    localisation = [means.pop(name) for name in ("euc", "rel") if name in means]
+    return ({"loc": torch.stack(localisation).sum()} if localisation else {}) | means

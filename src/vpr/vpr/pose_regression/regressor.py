@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from vpr.config import PoseRegressionConfig
 from vpr.geometry import inverse, pose_from_quaternion
+from vpr.models.device import chosen_device
 from vpr.models.vlocnet import Memory
-from vpr.pose_regression.frames import network_image, normalised_camera
+from vpr.pose_regression.frames import network_image, normalised_camera, other_camera
 from vpr.pose_regression.model import PoseModel
 from vpr.pose_regression.prediction import as_network_input, pose_of
 from vpr.records import CameraModel, Covariance, Image, Pose
@@ -49,17 +50,15 @@ class PoseRegressor:
 
     Raises:
         PoseModelError, DescriptorModelError, WeightsError: ``pose_model`` is no trained VLocNet++.
+        DeviceError: ``device`` is a GPU that is not there.
         ValueError: ``camera_in_base`` has no rotation.
     """
 
     def __init__(self, config: PoseRegressionConfig) -> None:
         self.config = config
         self.model = PoseModel.load(Path(config.pose_model).expanduser())
-        cuda = torch.cuda.is_available() and config.device != "cpu"
-        if config.device == "cuda" and not cuda:
-            raise ValueError("pose_regression.device is cuda, but there is none")
-        self._device = torch.device("cuda" if cuda else "cpu")
-        if not cuda and config.threads:
+        self._device = chosen_device(config.device)
+        if self._device.type == "cpu" and config.threads:
             torch.set_num_threads(config.threads)
         self._network = self.model.network.to(self._device).eval()
         values = config.camera_in_base
@@ -98,7 +97,7 @@ class PoseRegressor:
         labels = prediction.logits
         return Regression(
             pose,
-            certainty.covariance(),
+            certainty.covariance(strange),
             self._motion(pose_of(prediction.motion_position, prediction.motion_rotation)),
             certainty.motion_covariance(),
             None if labels is None else labels[0].argmax(dim=0).to(torch.uint8).cpu().numpy(),
@@ -131,16 +130,9 @@ class PoseRegressor:
     def _check_camera(self, camera: CameraModel | None) -> None:
         if camera is None:
             return
-        ours, theirs = self._network.camera.cpu().numpy(), normalised_camera(camera)
-        off = np.abs(theirs - ours) / np.array([ours[0], ours[1], 1.0, 1.0])
-        if (off > self.config.camera_tolerance).any():
-            names = ("fx / width", "fy / height", "cx / width", "cy / height")
-            pairs = zip(names, theirs, ours, strict=True)
-            raise FrameRefused(
-                "other_camera",
-                "another camera than that of the training: "
-                + ", ".join(f"{name} {a:.3f} (was {b:.3f})" for name, a, b in pairs),
-            )
+        tolerance = self.config.camera_tolerance
+        if remark := other_camera(normalised_camera(camera), self.model.camera, tolerance):
+            raise FrameRefused("other_camera", remark)
 
     def _in_base(self, map_T_camera: Pose) -> Pose | None:
         if not np.isfinite(map_T_camera).all():

@@ -27,14 +27,19 @@ from vpr.config import NonNegative, Positive
 from vpr.geometry import quaternion_of
 from vpr.learning.checkpoint import Progress, load_checkpoint, save_checkpoint
 from vpr.learning.errors import TrainingError
-from vpr.models.vlocnet import Prediction, Task, VLocNet, VLocNetConfig, begin_with_resnet50
+from vpr.models.device import chosen_device
+from vpr.models.efficientnet_lite0 import embedded_weights_file
+from vpr.models.vlocnet import Prediction, Task, VLocNet, VLocNetConfig, begin_with
 from vpr.models.weights import read_state_dict
-from vpr.pose_regression.frames import PosedFrames
+from vpr.pose_regression.calibration import calibrated, learnt_deviations
+from vpr.pose_regression.frames import CAMERA_TOLERANCE, PosedFrames, other_camera
 from vpr.pose_regression.loss import LossWeights, Truth, window_losses
-from vpr.pose_regression.model import PoseModel, calibrated, known_frames
+from vpr.pose_regression.model import PoseModel, distances, known_frames
 from vpr.pose_regression.prediction import as_network_input, predict, true_motions
+from vpr.pose_regression.turned_views import random_turns, turned_images, turned_truth
 
 CHECKPOINT, LOG, MODEL = "checkpoint.safetensors", "log.csv", "model.safetensors"
+EMBEDDED = "embedded"  # ImageNet weights inside an installed package
 MULTITASK_LOSSES = ("loc", "vo", "seg")
 
 Log = Callable[[dict[str, float]], None]
@@ -54,9 +59,10 @@ class VLocNetTrainingConfig(BaseModel):
     learning_rate: Positive = 1e-3  # at the start of a cosine
     weight_decay: NonNegative = 1e-4
     light: NonNegative = 0.2  # share by which brightness and contrast are varied
-    held_out: float = Field(default=0.15, gt=0.0, lt=0.9)  # share of frames to calibrate on
-    held_out_block: int = Field(default=8, ge=1)  # consecutive frames of them
-    initial_weights: str = ""  # a torchvision ResNet-50 state dict to begin with
+    turn: NonNegative = 0.0  # degrees about each axis by which the camera is turned where it stood
+    held_out: float = Field(default=0.25, gt=0.0, lt=0.9)  # share of drives to calibrate on
+    initial_weights: str = ""  # a torchvision ResNet-50's file, or EMBEDDED for EfficientNet-Lite0
+    frozen_trunk: bool = False  # Res1 to Res3 stay as ``initial_weights`` has them
     log_every: int = Field(default=20, ge=1)  # steps
     checkpoint_every: int = Field(default=200, ge=1)  # steps
     seed: int = Field(default=0, ge=0)
@@ -85,64 +91,98 @@ def train(
     out: Path | None = None,
     fresh: bool = False,
     log: Log = lambda _: None,
+    others: PosedFrames | None = None,
 ) -> PoseModel:
-    """Train, calibrate on frames held out of ``frames``, and write the run to ``out``.
+    """Train, calibrate on ``others``, and write the run to ``out``.
 
     The same frames, values and seed give the same model, however often the run was interrupted.
+
+    Args:
+        others: drives that are not learnt from; None holds some of ``frames`` out.
+
+    Raises:
+        TrainingError, WeightsError: see ``learn``; or another camera took ``others``.
+    """
+    if others is None:
+        held = frames.held_out(config.held_out)
+        frames, others = frames.subset(~held), frames.subset(held)
+    if remark := other_camera(others.camera, frames.camera, CAMERA_TOLERANCE):
+        raise TrainingError(f"cannot calibrate: {remark}")
+    trained, weights = learn(frames, network, config, out, fresh, log)
+    known = known_frames(predict(trained, frames).embeddings)
+    answers = predict(trained, others)
+    strangeness = distances(answers.embeddings, known)
+    certainty = calibrated(learnt_deviations(weights), others, answers, strangeness)
+    provenance = {"frames": str(len(frames)), "run": _fingerprint(frames, network, config)[:12]}
+    model = PoseModel(trained, certainty, known, provenance)
+    if out is not None:
+        model.save(out / MODEL)
+    return model
+
+
+def learn(
+    frames: PosedFrames,
+    network: VLocNetConfig,
+    config: VLocNetTrainingConfig,
+    out: Path | None = None,
+    fresh: bool = False,
+    log: Log = lambda _: None,
+) -> tuple[VLocNet, LossWeights]:
+    """Learn from all of ``frames``, by way of checkpoints in ``out``.
 
     Raises:
         TrainingError: too few frames, a missing truth, a loss that is not finite, or a checkpoint
             of another run.
         WeightsError: ``initial_weights`` cannot be read.
     """
-    held = frames.held_out(config.held_out, config.held_out_block)
-    learnt = frames.subset(~held)
-    _check(learnt, frames.subset(held), network)
-    data = _Data(learnt, config)
-    run = _begin(learnt, network, config)
+    _check(frames, network)
+    run = _begin(frames, network, config)
     if out is not None and (out / CHECKPOINT).is_file() and not fresh:
         _go_on(run, out / CHECKPOINT)
     with Bar(transient=True) as bar:
         task = bar.add_task("training", total=config.total_steps, completed=run.progress.epoch)
-        _learn(run, data, config, out, log, lambda: bar.advance(task))
-    model = _finished(run, learnt, frames.subset(held), network)
-    if out is not None:
-        model.save(out / MODEL)
-    return model
+        _learn(run, _Data(frames, config), config, out, log, lambda: bar.advance(task))
+    return run.network.eval(), run.weights
 
 
-def _check(learnt: PosedFrames, held: PosedFrames, network: VLocNetConfig) -> None:
-    if not learnt.follows.any() or not len(held):
+def _check(frames: PosedFrames, network: VLocNetConfig) -> None:
+    if not frames.follows.any():
         raise TrainingError(
-            f"{len(learnt)} frames to learn from and {len(held)} held out are too few, "
-            "or none of them follows another"
+            f"{len(frames)} frames to learn from are too few, or none of them follows another"
         )
-    if "segmentation" in network.tasks and learnt.labels is None:
+    if "segmentation" in network.tasks and frames.labels is None:
         raise TrainingError(
             "the frames have no labels to learn segmentation from: leave that task out"
         )
 
 
 def _begin(frames: PosedFrames, config: VLocNetConfig, training: VLocNetTrainingConfig) -> _Run:
-    cuda = torch.cuda.is_available() and training.device != "cpu"
-    if training.device == "cuda" and not cuda:
-        raise TrainingError("device is cuda, but there is none")
-    device = torch.device("cuda" if cuda else "cpu")
+    device = chosen_device(training.device)
     torch.manual_seed(training.seed)
     network = VLocNet(config)
     if training.initial_weights:
-        path = Path(training.initial_weights).expanduser()
-        begin_with_resnet50(network, read_state_dict(path))
+        begin_with(network, _classifier(training.initial_weights, config))
     network.camera.copy_(torch.from_numpy(frames.camera))
     _place_regressors(network, frames)
     network.to(device).train()
+    if training.frozen_trunk:
+        network.trunk.requires_grad_(False).eval()
     weights = LossWeights().to(device)
-    parameters = [*network.parameters(), *weights.parameters()]
     optimizer = torch.optim.AdamW(
-        parameters, training.learning_rate, weight_decay=training.weight_decay
+        [*network.parameters(), *weights.parameters()],
+        training.learning_rate,
+        weight_decay=training.weight_decay,
     )
-    fingerprint = _fingerprint(frames, config, training)
-    return _Run(network, weights, optimizer, Progress(fingerprint), device)
+    progress = Progress(_fingerprint(frames, config, training))
+    return _Run(network, weights, optimizer, progress, device)
+
+
+def _classifier(weights: str, config: VLocNetConfig) -> dict[str, Tensor]:
+    if weights != EMBEDDED:
+        return read_state_dict(Path(weights).expanduser())
+    if config.backbone != "efficientnet_lite0":
+        raise TrainingError("only EfficientNet-Lite0 has embedded weights: name a file")
+    return read_state_dict(embedded_weights_file())
 
 
 def _place_regressors(network: VLocNet, frames: PosedFrames) -> None:
@@ -268,6 +308,7 @@ class _Data:
         self._positions = torch.from_numpy(frames.poses[:, :3, 3]).float()
         rotations = np.stack([quaternion_of(pose) for pose in frames.poses])
         self._rotations = torch.from_numpy(rotations).float()
+        self._camera = torch.from_numpy(frames.camera).float()
 
     def batch(self, seed: list[int], device: torch.device) -> tuple[list[Tensor], list[Truth]]:
         """Images and truths of the first and of the second frame of each pair."""
@@ -277,20 +318,24 @@ class _Data:
         light = self._config.light
         gain = torch.from_numpy(1.0 + rng.uniform(-light, light, size)).float()
         shift = torch.from_numpy(rng.uniform(-light, light, size)).float()
+        turns = random_turns(rng, self._config.batch, self._config.turn)
         images, truths = [], []
         for rows in (chosen - 1, chosen):
-            pixels = as_network_input(self._frames.images[rows])
+            pixels, truth = as_network_input(self._frames.images[rows]), self._truth(rows)
+            if self._config.turn > 0.0:
+                pixels = turned_images(pixels, turns, self._camera)
+                truth = turned_truth(truth, turns, self._camera)
             images.append((pixels * gain + shift).clamp(-1.0, 1.0).to(device))
-            truths.append(self._truth(rows, device))
+            truths.append(truth.to(device))
         return images, truths
 
-    def _truth(self, rows: NDArray[np.int64], device: torch.device) -> Truth:
+    def _truth(self, rows: NDArray[np.int64]) -> Truth:
         labels, depth = self._frames.labels, self._frames.depth
         return Truth(
-            self._positions[rows].to(device),
-            self._rotations[rows].to(device),
-            None if labels is None else torch.from_numpy(labels[rows].astype(np.int64)).to(device),
-            None if depth is None else torch.from_numpy(depth[rows][:, None]).to(device),
+            self._positions[rows],
+            self._rotations[rows],
+            None if labels is None else torch.from_numpy(labels[rows].astype(np.int64)),
+            None if depth is None else torch.from_numpy(depth[rows][:, None]),
         )
 
 
@@ -311,17 +356,6 @@ def _save(run: _Run, done: int, out: Path) -> None:
     partial = out / f".{LOG}.partial"
     partial.write_text(text.getvalue())
     partial.replace(out / LOG)
-
-
-def _finished(
-    run: _Run, learnt: PosedFrames, held: PosedFrames, config: VLocNetConfig
-) -> PoseModel:
-    network = run.network.eval()
-    known = known_frames(predict(network, learnt).embeddings)
-    answers = predict(network, held)
-    certainty = calibrated(run.weights, held, answers, true_motions(held), known)
-    provenance = {"frames": str(len(learnt)), "run": run.progress.fingerprint[:12]}
-    return PoseModel(network, certainty, known, provenance)
 
 
 def _values(losses: Mapping[str, Tensor]) -> dict[str, float]:

@@ -44,3 +44,9 @@ def chain(count: int) -> Tensor:
     """(2, E) edges both ways along ``count`` successive keyframes; none for a single one."""
     rows = torch.arange(max(count - 1, 0))
     return torch.stack([torch.cat([rows, rows + 1]), torch.cat([rows + 1, rows])])
+
+
+def chains(count: int, length: int) -> Tensor:
+    """(2, E) edges of ``count`` chains of ``length`` keyframes each, one after the other."""
+    starts = torch.arange(count) * length
+    return (chain(length)[:, None] + starts[None, :, None]).reshape(2, -1)

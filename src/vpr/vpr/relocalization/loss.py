@@ -14,14 +14,19 @@ def predicted_similarity(one: Tensor, other: Tensor) -> Tensor:
     return functional.cosine_similarity(one, other, dim=-1)
 
 
-def shrinkage_loss(predicted: Tensor, truth: Tensor) -> Tensor:
-    """Mean shrinkage loss (Lu et al., ECCV 2018, equation 6, without its target weight).
+def shrinkage(predicted: Tensor, truth: Tensor) -> Tensor:
+    """Shrinkage loss of each element (Lu et al., ECCV 2018, equation 6, without target weight).
 
     A squared error that small errors hardly enter, so that the many easy pairs do not outweigh
     the few that are wrong.
     """
     error = (predicted - truth).abs()
-    return (error**2 / (1.0 + torch.exp(SPEED * (LOCATION - error)))).mean()
+    return error**2 / (1.0 + torch.exp(SPEED * (LOCATION - error)))
+
+
+def shrinkage_loss(predicted: Tensor, truth: Tensor) -> Tensor:
+    """Mean of ``shrinkage``."""
+    return shrinkage(predicted, truth).mean()
 
 
 def graph_query_loss(scores: Tensor, truth: Tensor) -> Tensor:

@@ -11,13 +11,19 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from vpr.models.weights import WeightsError, load_weights, read_state_dict
+from vpr.models.weights import (
+    WeightsError,
+    load_weights,
+    read_state_dict,
+    weights_fingerprint,
+)
 from vpr.records import Image
 from vpr.relocalization.encoders import ENCODERS, EncoderInput, make_encoder
 from vpr.relocalization.graph_network import GraphNetwork
 from vpr.relocalization.patches import PATCH_SIZES, PatchExtractor
 
 KIND = "vpr s3e 1"
+EMBEDDED_WEIGHTS = Path(__file__).parent / "s3e_doom_levels.safetensors"
 
 
 class S3eModel:
@@ -35,6 +41,12 @@ class S3eModel:
         self.patches = PatchExtractor(patch_size, patch_count)
         self.encoder = make_encoder(encoder, dimension)
         self.graph = GraphNetwork(dimension)
+
+    @property
+    def name(self) -> str:
+        """name@weights-hash of the encoder: embeddings of two encoders can't be compared."""
+        digest = weights_fingerprint(self.encoder).hex()[:12]
+        return f"s3e_{self.kind}_{self.patches.patch_size}@{digest}"
 
     @torch.no_grad()
     def embed(self, images: Sequence[Image]) -> NDArray[np.float32]:
@@ -68,8 +80,10 @@ class S3eModel:
         partial.replace(path)
 
     @classmethod
-    def load(cls, path: Path) -> S3eModel:
-        """Read a model that ``save`` wrote.
+    def load(cls, path: Path = EMBEDDED_WEIGHTS) -> S3eModel:
+        """Read a model that ``save`` wrote; without a path the shipped one.
+
+        The shipped one was trained in simulated indoor levels (``vpr.simulation.doom_levels``).
 
         Raises:
             WeightsError: missing, damaged, or not an S3E model.

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from vpr.relocalization.rgbd import RgbdError, RgbdSequence
 
-STRIDE = 4  # px between the pixels that are carried over
+STRIDE = 8  # px between the pixels that are carried over
 HIDDEN_TOLERANCE = 0.05  # of the depth; a point further behind what the target sees is hidden
 HIDDEN_FLOOR = 0.1  # m; the same near the camera
 NEAREST = 0.05  # m; nearer than this a point is not in front of a camera
@@ -40,6 +40,15 @@ def similarity_matrix(
                 points[row], own_T_map[part].astype(np.float32), matrix, buffers[part], stride
             )
     return result
+
+
+def mutual(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N, N) symmetric: of the two directions the smaller, what both views show of each other.
+
+    Equation 1 is nearly symmetric where all views have about one distance. Where halls open behind
+    doors it is not: a close view lies wholly inside a distant one that shows a hundred times more.
+    """
+    return np.minimum(matrix, matrix.T)
 
 
 def _seen(

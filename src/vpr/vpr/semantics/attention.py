@@ -8,11 +8,14 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from vpr.config import SegmentationConfig
 from vpr.images.attention import AttentionError, BoundaryAttention, map_size, to_bytes
 from vpr.models.attention_head import AttentionHead
 from vpr.models.attention_network import INPUT_SIZE, AttentionEncoderDecoder
+from vpr.models.compiled import compiled_where_possible
+from vpr.models.device import chosen_device
 from vpr.models.weights import WeightsError, load_weights, read_state_dict
 from vpr.records import Image
 from vpr.semantics.classes import class_indices
@@ -115,10 +118,16 @@ class EncoderDecoderAttention:
             )
         if config.threads > 0:
             torch.set_num_threads(config.threads)
+        self._device = chosen_device(config.device)
+        self._mixed = config.mixed_precision and self._device.type == "cuda"
         path = Path(config.attention_weights).expanduser()
-        self._network = AttentionEncoderDecoder()
-        load_weights(self._network, read_state_dict(path), path.name)
-        self._network.eval()
+        network = AttentionEncoderDecoder()
+        load_weights(network, read_state_dict(path), path.name)
+        self._network = network.eval().to(self._device)
+        blank = torch.zeros(1, 3, INPUT_SIZE, INPUT_SIZE)
+        self._compiled = compiled_where_possible(
+            network, blank, config.threads, config.runtime, self._device
+        )
         self._width, self._floor = config.attention_width, config.floor
 
     def __call__(self, image: Image, depth: NDArray[np.float32] | None = None) -> NDArray[np.uint8]:
@@ -128,10 +137,16 @@ class EncoderDecoderAttention:
             raise AttentionError(str(error)) from error
         square = cv2.resize(image, (INPUT_SIZE, INPUT_SIZE), interpolation=cv2.INTER_AREA)
         to_rgb = cv2.COLOR_GRAY2RGB if square.ndim == 2 else cv2.COLOR_BGR2RGB
-        rgb = torch.from_numpy(cv2.cvtColor(square, to_rgb)[None])
-        with torch.inference_mode():
-            logits = self._network(rgb.permute(0, 3, 1, 2).float() / 127.5 - 1.0)
-        attention = torch.sigmoid(logits)[0, 0].numpy()
+        rgb = torch.from_numpy(cv2.cvtColor(square, to_rgb)[None]).to(self._device)
+        logits = self._logits(rgb.permute(0, 3, 1, 2).float() / 127.5 - 1.0)
+        attention = torch.sigmoid(logits.float())[0, 0].cpu().numpy()
         size = map_size(image, self._width)
         attention = cv2.resize(attention, size, interpolation=cv2.INTER_LINEAR)
         return to_bytes(np.asarray(attention, np.float32), self._floor)
+
+    def _logits(self, batch: Tensor) -> Tensor:
+        if self._compiled is not None:
+            return self._compiled(batch.numpy())[0]
+        with torch.inference_mode(), torch.autocast(self._device.type, enabled=self._mixed):
+            logits: Tensor = self._network(batch)
+        return logits

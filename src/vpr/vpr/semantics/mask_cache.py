@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -117,6 +117,9 @@ def cache_masks(
 ) -> MaskCache:
     """Segment images that the cache has not; the manifest is written last, whole.
 
+    Args:
+        activations: keep the 19 activations besides the masks; a cache that has them goes on so.
+
     Raises:
         MaskCacheError: the folder holds a cache of other settings, or an image cannot be decoded.
         SegmentationError, WeightsError: a segmenter that cannot be had.
@@ -127,6 +130,7 @@ def cache_masks(
     )  # fmt: skip
     if (folder / MANIFEST).exists():
         known = MaskCache.open(folder).manifest
+        manifest = replace(manifest, activations=activations or known.activations)
         if known.settings() != manifest.settings():
             raise MaskCacheError(f"{folder} was made with {known.settings()[1:]}: use another")
         manifest = known
@@ -138,7 +142,8 @@ def cache_masks(
         if image is None:
             raise MaskCacheError(f"cannot decode image {path}")
         assert segmenter is not None
-        _write(folder, path.stem, segmenter(np.asarray(image, np.uint8)), classes, activations)
+        found = segmenter(np.asarray(image, np.uint8))
+        _write(folder, path.stem, found, classes, manifest.activations)
         manifest.images[path.stem] = (image.shape[1], image.shape[0])
     _write_manifest(folder, manifest)
     return MaskCache(folder, manifest)

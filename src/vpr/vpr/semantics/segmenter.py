@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,8 @@ from torch.nn import functional
 
 from vpr.config import SegmentationConfig
 from vpr.models.backbone import IMAGENET_MEAN, IMAGENET_STD
-from vpr.models.compiled import CompiledNetwork, RuntimeUnavailableError, compiled_for_cpu
+from vpr.models.compiled import CompiledNetwork, compiled_where_possible
+from vpr.models.device import chosen_device
 from vpr.models.espnetv2 import EspNetV2, espnetv2_scale
 from vpr.models.light_segmenter import LightSegmenter
 from vpr.models.torchvision_import import import_torchvision
@@ -37,8 +37,6 @@ ESPNET_CLASSES = CLASS_COUNT + 1  # the authors' networks have "unlabelled" as t
 COMPILED_SHAPES = 8  # kept at a time: a camera has one, a folder of images may have several
 COMMON_ASPECT = (3, 4)  # rows to columns of most cameras: compiled for before the first image
 SEGMENTERS = ("light", "deeplabv3plus_resnet101", "espnetv2", "torchvision:NAME")
-
-logger = logging.getLogger(__name__)
 
 
 class SegmentationError(ValueError):
@@ -124,6 +122,7 @@ class NetworkSegmenter:
 
     Raises:
         SegmentationError: unknown network, or its library is missing.
+        DeviceError: a GPU that is not there.
         WeightsError: weights that cannot be had or do not fit; names the first layer.
         RuntimeUnavailableError: the runtime asked for cannot run the network.
     """
@@ -131,7 +130,7 @@ class NetworkSegmenter:
     def __init__(self, config: SegmentationConfig) -> None:
         if config.threads > 0:
             torch.set_num_threads(config.threads)
-        self._device = _device(config.device)
+        self._device = chosen_device(config.device)
         self._mixed = config.mixed_precision and self._device.type == "cuda"
         self._width = config.network_width
         self._threads, self._runtime = config.threads, config.runtime
@@ -142,13 +141,8 @@ class NetworkSegmenter:
         shift = torch.tensor(self._network.mean, device=self._device) * 255.0
         self._scale, self._shift = scale.view(1, 3, 1, 1), shift.view(1, 3, 1, 1)
         self._compiled: dict[torch.Size, CompiledNetwork] = {}
-        self._compiles = self._runtime != "pytorch" and self._device.type == "cpu"
-        if self._runtime == "openvino" and not self._compiles:
-            raise RuntimeUnavailableError(
-                "runtime openvino runs on the CPU: set device cpu or auto"
-            )
-        if self._compiles:
-            self._compiled_for(self.batch(np.zeros((*COMMON_ASPECT, 3), np.uint8)))
+        self._compiles = True
+        self._compiled_for(self.batch(np.zeros((*COMMON_ASPECT, 3), np.uint8)))
 
     def __call__(self, image: Image) -> Segmentation:
         return Segmentation(self.likelihoods(self.batch(image))[0])
@@ -186,15 +180,13 @@ class NetworkSegmenter:
         if self._compiles and shape not in self._compiled:
             if len(self._compiled) == COMPILED_SHAPES:
                 self._compiled.clear()
-            try:
-                self._compiled[shape] = compiled_for_cpu(
-                    _Logits(self._network), batch, self._threads
-                )
-            except RuntimeUnavailableError as error:
-                if self._runtime == "openvino":
-                    raise
+            compiled = compiled_where_possible(
+                _Logits(self._network), batch, self._threads, self._runtime, self._device
+            )
+            if compiled is None:
                 self._compiles = False
-                logger.warning("PyTorch runs the segmenter, more slowly: %s", error)
+            else:
+                self._compiled[shape] = compiled
         return self._compiled.get(shape)
 
 
@@ -327,14 +319,6 @@ def _from_voc(likelihoods: Tensor) -> Tensor:
     for voc, cityscapes in VOC_TO_CITYSCAPES.items():
         mapped[:, cityscapes] += likelihoods[:, voc]
     return mapped / mapped.sum(dim=1, keepdim=True).clamp(min=1e-6)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise SegmentationError("device: cuda, but PyTorch sees no CUDA device; use auto or cpu")
-    return torch.device(name)
 
 
 def _multiple(pixels: float, stride: int) -> int:

@@ -7,7 +7,6 @@ beyond what the towns show, because what is learnt there is meant to be used els
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -15,12 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from rich.progress import Progress
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from vpr.config import NonNegative, Positive
+from vpr.learning.descent import Log, descend, unheard
 from vpr.models.efficientnet_lite0 import EfficientNetLite0, embedded_weights_file
 from vpr.models.light_segmenter import LightSegmenter
 from vpr.models.weights import load_weights, read_state_dict
@@ -29,7 +28,6 @@ from vpr.semantics.accuracy import Confusion
 from vpr.semantics.classes import CLASS_COUNT, UNLABELLED
 from vpr.semantics.labelled_views import LabelledViews, render_views
 
-LOG_EVERY = 50  # steps
 LABEL_STRIDE = 2  # px; labels are compared at half the crop's size, twice the network's
 
 
@@ -51,18 +49,10 @@ class SegmentationTrainingConfig(BaseModel):
     seed: int = Field(default=0, ge=0)
 
 
-@dataclass(frozen=True)
-class TrainingStep:
-    """What is told of the training every ``LOG_EVERY`` steps."""
-
-    step: int
-    loss: float
-
-
 def train_segmentation(
     config: SegmentationTrainingConfig,
     views: LabelledViews | None = None,
-    log: Callable[[TrainingStep], None] = lambda _: None,
+    log: Log = unheard,
 ) -> LightSegmenter:
     """Render the towns (unless ``views`` are given) and train; the same seed, the same weights."""
     seeds = range(config.first_seed, config.first_seed + config.towns)
@@ -74,20 +64,13 @@ def train_segmentation(
     load_weights(encoder, read_state_dict(embedded_weights_file()), "ImageNet weights")
     network.take_encoder(encoder)
     network.train()
-    optimizer, schedule = _optimizer(network, config)
     weights = class_weights(views.labels)
-    losses: list[float] = []
-    with Progress() as bar:
-        for step in bar.track(range(1, config.steps + 1), description="training"):
-            images, labels = _batch(rng, views, config)
-            loss = _loss(network(images), labels, weights)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-            losses.append(float(loss.detach()))
-            if step % LOG_EVERY == 0:
-                log(TrainingStep(step, float(np.mean(losses[-LOG_EVERY:]))))
+
+    def loss_of_a_batch() -> Tensor:
+        images, labels = _batch(rng, views, config)
+        return _loss(network(images), labels, weights)
+
+    descend(loss_of_a_batch, *_descent(network, config), config.steps, log)
     return network.eval()
 
 
@@ -122,7 +105,7 @@ def class_weights(labels: NDArray[np.uint8]) -> Tensor:
     return torch.tensor(weights / weights[share > 0.0].mean(), dtype=torch.float32)
 
 
-def _optimizer(
+def _descent(
     network: LightSegmenter, config: SegmentationTrainingConfig
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     encoder = [p for name, p in network.named_parameters() if name.startswith("_")]

@@ -14,7 +14,7 @@ from vpr.simulation.lighting import night, sunny_morning
 from vpr.simulation.recording import take_shot
 from vpr.simulation.world import build_world
 
-NIGHT_NOISE = 6.0  # grey levels of a sensor at its highest gain
+NIGHT_NOISE = 6.0  # grey levels of a sensor at its highest gain; a night's mean is about 20
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,21 @@ class DayAndNight:
         return np.asarray(np.linalg.norm(between, axis=2).argmin(axis=1), np.int64)
 
 
-def drive_day_and_night(seed: int, config: SimulationConfig | None = None) -> DayAndNight:
-    """Drive both laps in the town of a seed; small images every couple of metres."""
+def drive_day_and_night(
+    seed: int, config: SimulationConfig | None = None, night_noise: float = NIGHT_NOISE
+) -> DayAndNight:
+    """Drive both laps in the town of a seed; small images every couple of metres.
+
+    Args:
+        night_noise: standard deviation, grey levels; the more, the harder the night.
+    """
     config = config or SimulationConfig(
         image_width=160, image_height=120, image_rate=3.0, tail=0.0, laps=2
     )
     lights = (sunny_morning, night)
     world = build_world(seed, config.camera(), config.camera_height, lights)
     drive = plan_drive(seed, world.plan, config)
-    noisy = config.model_copy(update={"image_noise": NIGHT_NOISE})
+    noisy = config.model_copy(update={"image_noise": night_noise})
     laps: tuple[list[Image], list[Image]] = ([], [])
     positions: tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]] = ([], [])
     for index in drive.image_indices.tolist():

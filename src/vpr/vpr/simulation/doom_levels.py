@@ -1,7 +1,8 @@
 """Indoor worlds: laps through textured game levels (ViZDoom, Freedoom) with pose and depth.
 
 A tour is planned on the level's own floor plan and driven three times: twice the same way round,
-the second time beside the first track, and once the other way round. 64 map units are a metre.
+the second time well beside the first track and looking a little elsewhere, and once the other way
+round on the other side. 64 map units are a metre.
 The engine's depth has 255 steps of 7.157 units (11 cm), measured by driving at a wall; its pixels
 are 1.2 times as high as wide.
 """
@@ -29,13 +30,16 @@ from vpr.relocalization.rgbd import RgbdError, RgbdSequence
 UNITS_PER_METRE = 64.0
 WIDTH, HEIGHT = 320, 240
 FOCAL = (160.0, 192.0)  # px: 90 degrees across; pixels are 1.2 times as high as wide
-DEPTH_STEP, DEPTH_OFFSET = 7.157, 15.0  # map units
+DEPTH_STEP, DEPTH_OFFSET = 7.157, 11.0  # map units
 DEPTH_LAST = 190  # the engine's highest steps mean sky and unwritten rows
 CELL = 16.0  # map units of the floor plan's cells
 CLEARANCE = 32.0  # map units kept from walls
 STEP_HEIGHT, BODY_HEIGHT = 24.0, 56.0  # map units that can be climbed and that are needed
 SETTLING = 25  # tics until the view stands at its height after a move
+BODY_RADIUS = 18.0  # map units of a body that does not touch the wall
 KEYFRAME = 0.35  # m between views
+LANE = 28.0  # map units (0.44 m) between laps that run beside each other
+SWAY = 5.0  # degrees that a later lap looks aside, standard deviation
 OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])  # base axes of a camera
 
 
@@ -53,6 +57,18 @@ class FloorPlan:
         column, row = ((point - self.origin) / CELL).astype(int)
         return int(row), int(column)
 
+    def nearest(self, point: NDArray[np.float64]) -> tuple[int, int]:
+        """The free cell nearest to a point in map units.
+
+        Raises:
+            RgbdError: no cell is free.
+        """
+        cells = np.argwhere(self.free)
+        if not len(cells):
+            raise RgbdError("no cell of the floor plan is free: no room for a tour")
+        row, column = cells[np.linalg.norm(cells - self.cell(point), axis=1).argmin()]
+        return int(row), int(column)
+
 
 def record_level(level: str, keyframes: int, seed: int = 0) -> RgbdSequence:
     """Drive a level of Freedoom, e.g. ``map01``, for about ``keyframes`` views a lap.
@@ -66,7 +82,9 @@ def record_level(level: str, keyframes: int, seed: int = 0) -> RgbdSequence:
         plan = _floor_plan(game.get_state().sectors, start)
         tour = plan_tour(plan, start, keyframes, rng)
         views = [
-            (lap, *_look(game, pose)) for lap, way in enumerate(laps_of(tour, rng)) for pose in way
+            (lap, *_look(game, pose))
+            for lap, way in enumerate(laps_of(plan, tour, rng))
+            for pose in way
         ]
     return _recorded(level, views)
 
@@ -80,7 +98,7 @@ def plan_tour(
         RgbdError: no way that long from the start.
     """
     wanted = keyframes * KEYFRAME * UNITS_PER_METRE / CELL
-    first = plan.cell(start)
+    first = plan.nearest(start)
     ways = _ways_from(plan, first)
     reach = {cell: cost for cell, (cost, _) in ways.items() if cost < wanted / 2.5}
     if not reach or max(reach.values()) < wanted / 12:
@@ -99,21 +117,34 @@ def plan_tour(
 
 
 def laps_of(
-    tour: NDArray[np.float64], rng: np.random.Generator
+    plan: FloorPlan, tour: NDArray[np.float64], rng: np.random.Generator
 ) -> list[list[tuple[float, float, float]]]:
-    """The tour twice and once reversed, as (x, y, heading) in map units and radians."""
+    """The tour twice and once reversed, as (x, y, heading) in map units and radians.
+
+    The second and third lap lie up to ``LANE`` to the left and right of the first, as far as walls
+    leave room, and their views are turned by a few slowly changing degrees.
+    """
+    room = np.array([plan.clearance[plan.cell(point)] for point in tour]) * CELL - BODY_RADIUS
     laps: list[list[tuple[float, float, float]]] = []
-    for way in (tour, tour, tour[::-1]):
-        shift = gaussian_filter1d(rng.normal(0.0, 1.0, len(way)), 6.0) * 25.0 if laps else 0.0
+    for way, side in ((tour, 0.0), (tour, 1.0), (tour[::-1], 1.0)):
+        lane = side * LANE * (1.0 + 0.3 * _slow(rng, len(way)))
+        lane = np.minimum(lane, np.maximum(room if way is tour else room[::-1], 0.0))
+        lane = gaussian_filter1d(lane, 1.5, mode="wrap")
         step = np.gradient(way, axis=0)
         step /= np.maximum(np.linalg.norm(step, axis=1, keepdims=True), 1e-9)
-        track = way + np.clip(shift, -20, 20)[..., None] * step[:, ::-1] * (-1.0, 1.0)
-        heading = np.unwrap(np.arctan2(step[:, 1], step[:, 0]))
-        heading = gaussian_filter1d(heading, 1.5)
+        track = way + lane[:, None] * step[:, ::-1] * (-1.0, 1.0)
+        heading = gaussian_filter1d(np.unwrap(np.arctan2(step[:, 1], step[:, 0])), 1.5)
+        heading += side * np.radians(SWAY) * _slow(rng, len(way))
         laps.append(
             [(float(x), float(y), float(h)) for (x, y), h in zip(track, heading, strict=True)]
         )
     return laps
+
+
+def _slow(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
+    """(count,) values of unit spread that change over a dozen views."""
+    values = gaussian_filter1d(rng.normal(0.0, 1.0, count), 6.0, mode="wrap")
+    return np.asarray(values / max(float(values.std()), 1e-9))
 
 
 @contextmanager
@@ -176,10 +207,12 @@ def _floor_plan(sectors: Any, start: NDArray[np.float64]) -> FloorPlan:
         if key in blocking or _impassable(sides):
             a, b = (np.array(key).reshape(2, 2) - origin) / CELL
             cv2.line(walls, (int(a[0]), int(a[1])), (int(b[0]), int(b[1])), (1,))
+    walls[[0, -1]] = walls[:, [0, -1]] = 1  # a way never leaves the plan
     clearance = distance_transform_edt(walls == 0)
-    pieces, _ = label(clearance * CELL > CLEARANCE)
-    column, row = ((start - origin) / CELL).astype(int)
-    return FloorPlan(pieces == pieces[row, column], np.asarray(clearance), origin)
+    anywhere = FloorPlan(clearance * CELL > CLEARANCE, np.asarray(clearance), origin)
+    pieces, _ = label(anywhere.free)
+    reached = pieces == pieces[anywhere.nearest(start)]
+    return FloorPlan(reached, anywhere.clearance, origin)
 
 
 def _impassable(sides: list[tuple[float, float]]) -> bool:
@@ -235,8 +268,7 @@ def _look(game: Any, pose: tuple[float, float, float]) -> View:
     game.send_game_command(f"warp {x:.3f} {y:.3f}")
     turn = (np.degrees(heading) - game.get_state().game_variables[2] + 180.0) % 360.0 - 180.0
     game.make_action([-turn])
-    for _ in range(SETTLING):
-        game.make_action([0.0])
+    game.make_action([0.0], SETTLING)
     state = game.get_state()
     at_x, at_y, angle, at_z = (float(value) for value in state.game_variables)
     steps = state.depth_buffer.astype(np.float32)

@@ -7,17 +7,26 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vpr.records import Image
+from vpr.records import CameraModel, Image
 from vpr.simulation.config import SimulationConfig
 from vpr.simulation.drive import plan_drive
 from vpr.simulation.recording import take_shot
 from vpr.simulation.world import build_world
-from vpr.supervision.overlap import Viewpoints2D
+from vpr.supervision.overlap import (
+    DepthViews,
+    Viewpoints2D,
+    depth_overlaps,
+    field_of_view_overlap,
+)
 
 SAME_PLACE = 5.0  # m
 SAME_VIEW = np.radians(30.0)
 IMAGE_SIZE = (320, 240)  # px
+REACH = 20.0  # m; in a street what is further says little about where one stands
 STRIDE = 3  # images of the drive from one place to the next: about 2.4 m
+
+BASE_T_CAMERA = np.eye(4)  # the optical frame: its z is the base's x; height cancels between views
+BASE_T_CAMERA[:3, :3] = [[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]]
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,9 @@ class TwoSessions:
     reference_poses: NDArray[np.float64]
     queries: list[Image]
     query_poses: NDArray[np.float64]
+    reference_depths: list[NDArray[np.float32]]  # (H, W) metres
+    query_depths: list[NDArray[np.float32]]
+    camera: CameraModel
 
     @property
     def reference_views(self) -> Viewpoints2D:
@@ -38,6 +50,23 @@ class TwoSessions:
     def query_views(self) -> Viewpoints2D:
         """Where the second session's camera stood and looked."""
         return _views(self.query_poses)
+
+    def overlap(self, by_depth: bool = False) -> NDArray[np.float32]:
+        """(N, M) how much queries and references see of the same, 0..1.
+
+        Args:
+            by_depth: by what is in view instead of by sectors on the ground.
+        """
+        if by_depth:
+            queries = DepthViews(self.query_depths, self.query_poses @ BASE_T_CAMERA, self.camera)
+            references = DepthViews(
+                self.reference_depths, self.reference_poses @ BASE_T_CAMERA, self.camera
+            )
+            return depth_overlaps(queries, references, REACH)
+        field_of_view = 2.0 * np.arctan2(0.5 * self.camera.width, self.camera.matrix[0, 0])
+        return field_of_view_overlap(
+            self.query_views, self.reference_views, float(field_of_view), REACH
+        )
 
     @property
     def correct(self) -> list[frozenset[int]]:
@@ -53,9 +82,18 @@ def drive_twice(seed: int, stride: int = STRIDE) -> TwoSessions:
     drive = plan_drive(seed, world.plan, config)
     chosen = drive.image_indices[::stride]
     sessions = [chosen[drive.lap[chosen] == lap] for lap in (0, 1)]
-    images = [[take_shot(world, drive, int(i), config).image for i in rows] for rows in sessions]
-    poses = [drive.poses[rows] for rows in sessions]
-    return TwoSessions(images[0], poses[0], images[1], poses[1])
+    first, second = (
+        [take_shot(world, drive, int(index), config) for index in rows] for rows in sessions
+    )
+    return TwoSessions(
+        references=[shot.image for shot in first],
+        reference_poses=drive.poses[sessions[0]],
+        queries=[shot.image for shot in second],
+        query_poses=drive.poses[sessions[1]],
+        reference_depths=[shot.depth for shot in first],
+        query_depths=[shot.depth for shot in second],
+        camera=config.camera(),
+    )
 
 
 def same_place(queries: NDArray[np.float64], references: NDArray[np.float64]) -> NDArray[np.bool_]:

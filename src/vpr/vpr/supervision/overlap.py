@@ -7,6 +7,7 @@ similarity of two images is the intersection of their sectors over the union.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -93,6 +94,43 @@ def depth_overlap(
         _seen_share(second, inverse(first_pose) @ second_pose, first, camera, tolerance, stride),
     ]
     return float(np.mean(seen))
+
+
+@dataclass(frozen=True)
+class DepthViews:
+    """What N images of one camera see, and where they were taken."""
+
+    depths: Sequence[NDArray[np.float32]]  # (H, W) along the optical axis, metres
+    poses: NDArray[np.float64]  # (N, 4, 4) world_T_camera of the optical frames
+    camera: CameraModel
+
+
+def depth_overlaps(
+    queries: DepthViews, references: DepthViews, reach: float, stride: int = 8
+) -> NDArray[np.float32]:
+    """(N, M) ``depth_overlap`` of queries and references; 0 where they are ``reach`` apart or more.
+
+    Args:
+        reach: metres; further along a straight street the same far houses are still in view.
+        stride: every how many pixels a point is taken, both ways.
+
+    Raises:
+        OverlapError: a depth map of another size than the camera's.
+    """
+    overlap = np.zeros((len(queries.poses), len(references.poses)), np.float32)
+    places = cKDTree(references.poses[:, :3, 3])
+    near = places.query_ball_point(queries.poses[:, :3, 3], reach)
+    for query, candidates in enumerate(near):
+        for reference in candidates:
+            overlap[query, reference] = depth_overlap(
+                queries.depths[query],
+                queries.poses[query],
+                references.depths[reference],
+                references.poses[reference],
+                queries.camera,
+                stride=stride,
+            )
+    return overlap
 
 
 def _sectors(

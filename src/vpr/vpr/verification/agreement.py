@@ -70,7 +70,8 @@ class Agreement:
         self._verified += risen
         for other in risen:
             self._places[other.closure.query_id] = self._place(other.closure.reference_id)
-        return [_verified(other, len(agreeing) + 1) for other in risen]
+        support = f"{len(agreeing) + 1} closures in a row tell the same story"
+        return [verified(other, support) for other in risen]
 
     def expired(self, query_id: int) -> list[LoopClosure]:
         """Verdicts on sightings that waited too long."""
@@ -172,7 +173,8 @@ def _session_offset(sighting: Sighting) -> Pose | None:
     return reference @ sighting.measured.pose @ inverse(query)
 
 
-def _verified(sighting: Sighting, support: int) -> LoopClosure:
+def verified(sighting: Sighting, support: str) -> LoopClosure:
+    """The closure of a sighting as VERIFIED; ``support`` says what else speaks for it."""
     measured = sighting.measured
     where = (
         f"{translation_norm(measured.pose):.2f} m and "
@@ -180,8 +182,5 @@ def _verified(sighting: Sighting, support: int) -> LoopClosure:
         if measured.metric
         else "distance unknown"
     )
-    reason = (
-        f"{sighting.closure.inliers} matches agree with one motion, {where}; "
-        f"{support} closures in a row tell the same story"
-    )
+    reason = f"{sighting.closure.inliers} matches agree with one motion, {where}; {support}"
     return replace(sighting.closure, state=ClosureState.VERIFIED, reason=reason)

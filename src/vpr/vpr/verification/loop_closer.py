@@ -25,7 +25,7 @@ from vpr.records import (
     PlaceMatch,
     PlaceMatches,
 )
-from vpr.verification.agreement import Agreement, Sighting
+from vpr.verification.agreement import Agreement, Sighting, verified
 from vpr.verification.features import Depth, FeatureExtractor, LocalFeatures, OrbFeatures
 from vpr.verification.keyframe_views import KeyframeView, KeyframeViews
 from vpr.verification.matching import FeatureMatcher, Matched, NearestMatcher, load_kernel
@@ -38,6 +38,8 @@ from vpr.verification.plausibility import (
 )
 from vpr.verification.relative_pose import RelativePose, metric_pose, weak_pose
 from vpr.verification.two_view import TwoView, agreeing_matches, shortcoming
+
+NO_DESCRIPTOR = np.zeros(0, np.float32)  # places are compared before verification
 
 
 class _Refused(Exception):
@@ -142,7 +144,8 @@ class LoopCloser:
         """
         verdicts: list[LoopClosure] = []
         good: Sighting | None = None
-        possible = self._possible(matches, verdicts)
+        own = self._views.get(matches.query_id), f"keyframe {matches.query_id}"
+        possible = self._possible(matches, verdicts, own)
         views = [candidate.reference_features for candidate in possible]
         matched = self._matcher(possible[0].query_features, views) if possible else iter(())
         for candidate in possible:
@@ -152,14 +155,39 @@ class LoopCloser:
                 verdicts.append(self._rejected(matches, candidate.match, key, reason))
                 continue
             try:
-                good = self._examine(matches, candidate, next(matched))
+                sighting = self._examine(matches, candidate, next(matched))
+                contradiction = self._agreement.contradiction(sighting)
+                _refuse_if("contradicts_closure", contradiction, sighting.closure.inliers)
+                good = sighting
             except _Refused as refused:
                 verdicts.append(self._refused(matches, candidate.match, refused))
-        rank = {match.reference_id: index for index, match in enumerate(matches.candidates)}
-        verdicts.sort(key=lambda verdict: rank[verdict.reference_id])
+        verdicts = _in_order(verdicts, matches)
         if good is not None:
             verdicts += self._agreement.consider(good)
         return verdicts + self._agreement.expired(matches.query_id)
+
+    def compare(self, features: LocalFeatures, matches: PlaceMatches) -> list[LoopClosure]:
+        """Judge the candidates of an image that is no keyframe: each VERIFIED or REJECTED at once.
+
+        No odometry and no second closure will confirm any of them, so each needs
+        ``min_inliers_unconfirmed``. The image is not remembered.
+        """
+        keyframe = Keyframe(
+            matches.query_id, matches.query_session, matches.query_stamp_ns, NO_DESCRIPTOR, ""
+        )
+        query = KeyframeView(keyframe, features, path=0.0, index=-1)
+        verdicts: list[LoopClosure] = []
+        possible = self._possible(matches, verdicts, (query, "the image"))
+        views = [candidate.reference_features for candidate in possible]
+        matched = self._matcher(features, views) if possible else iter(())
+        for candidate in possible:
+            try:
+                sighting = self._examine(matches, candidate, next(matched), alone=True)
+            except _Refused as refused:
+                verdicts.append(self._refused(matches, candidate.match, refused))
+            else:
+                verdicts.append(verified(sighting, "by this image alone"))
+        return _in_order(verdicts, matches)
 
     def flush(self) -> list[LoopClosure]:
         """Final verdicts on all candidates that wait, as at the end of a session."""
@@ -185,13 +213,20 @@ class LoopCloser:
 
     # One candidate
 
-    def _possible(self, matches: PlaceMatches, verdicts: list[LoopClosure]) -> list[_Candidate]:
+    def _possible(
+        self,
+        matches: PlaceMatches,
+        verdicts: list[LoopClosure],
+        own: tuple[KeyframeView | None, str],
+    ) -> list[_Candidate]:
         """The candidates that neither odometry nor GPS forbids; verdicts on the others."""
         possible = []
         for match in matches.candidates:
             try:
-                query, query_features = self._view(matches.query_id)
-                reference, reference_features = self._view(match.reference_id)
+                query, query_features = self._usable(*own)
+                reference, reference_features = self._usable(
+                    self._views.get(match.reference_id), f"keyframe {match.reference_id}"
+                )
                 pair = self._views.pair(query, reference)
                 _refuse_if("contradicts_odometry", odometry_forbids(pair, self.config))
                 _refuse_if("contradicts_gps", gps_forbids(pair, self.config))
@@ -203,7 +238,9 @@ class LoopCloser:
             )
         return possible
 
-    def _examine(self, matches: PlaceMatches, candidate: _Candidate, matched: Matched) -> Sighting:
+    def _examine(
+        self, matches: PlaceMatches, candidate: _Candidate, matched: Matched, alone: bool = False
+    ) -> Sighting:
         match, pair = candidate.match, candidate.pair
         query_features = candidate.query_features
         reference_features = candidate.reference_features
@@ -211,8 +248,10 @@ class LoopCloser:
         _refuse_if(*shortcoming(views, self.config), views.inliers)
         measured = self._measure(candidate, views)
         calibrated = not (query_features.camera.assumed or reference_features.camera.assumed)
-        if calibrated and not measured.metric and not is_checkable(pair):
-            self._check_unconfirmed(views)
+        if alone:
+            self._check_unconfirmed(views, "no other image")
+        elif calibrated and not measured.metric and not is_checkable(pair):
+            self._check_unconfirmed(views, "neither odometry, GPS nor depth")
         self._check_pose(measured, views)
         contradiction = odometry_contradicts(pair, measured, self.config)
         _refuse_if("contradicts_odometry", contradiction, views.inliers)
@@ -225,31 +264,27 @@ class LoopCloser:
             relative_pose=measured.pose,
             covariance=measured.covariance,
         )
-        sighting = Sighting(closure, pair, measured)
-        _refuse_if("contradicts_closure", self._agreement.contradiction(sighting), views.inliers)
-        return sighting
+        return Sighting(closure, pair, measured)
 
-    def _view(self, keyframe_id: int) -> tuple[KeyframeView, LocalFeatures]:
-        view = self._views.get(keyframe_id)
+    def _usable(self, view: KeyframeView | None, name: str) -> tuple[KeyframeView, LocalFeatures]:
         if view is None:
-            raise _Refused("no_features", f"keyframe {keyframe_id} is not known here")
+            raise _Refused("no_features", f"{name} is not known here")
         if view.features is None:
-            raise _Refused("no_features", f"keyframe {keyframe_id}: {view.problem}")
+            raise _Refused("no_features", f"{name}: {view.problem}")
         if len(view.features) < self.config.min_inliers:
             raise _Refused(
                 "too_few_features",
-                f"keyframe {keyframe_id} has only {len(view.features)} features: blank or blurred",
+                f"{name} has only {len(view.features)} features: blank or blurred",
             )
         return view, view.features
 
-    def _check_unconfirmed(self, views: TwoView) -> None:
+    def _check_unconfirmed(self, views: TwoView, without: str) -> None:
         """Twin houses share a few dozen matches; only more than that can stand alone."""
         if views.inliers < self.config.min_inliers_unconfirmed:
             raise _Refused(
                 "too_few_inliers",
                 f"{views.inliers} of {views.matches} matches agree with one motion, "
-                f"{self.config.min_inliers_unconfirmed} needed where neither odometry, GPS nor "
-                "depth can confirm it",
+                f"{self.config.min_inliers_unconfirmed} needed where {without} can confirm it",
                 views.inliers,
             )
 
@@ -340,3 +375,9 @@ class LoopCloser:
             rejected_by=key,
             inliers=inliers,
         )
+
+
+def _in_order(verdicts: list[LoopClosure], matches: PlaceMatches) -> list[LoopClosure]:
+    """The verdicts in the order of the candidates."""
+    rank = {match.reference_id: index for index, match in enumerate(matches.candidates)}
+    return sorted(verdicts, key=lambda verdict: rank[verdict.reference_id])

@@ -1,0 +1,107 @@
+"""Relocalization and loops in a made-up hall: right retrieval gives poses, wrong one does not."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from made_up_wall import wall
+
+from vpr.evaluation.bag_of_words import VocabularyTree, l1_similarities, orb_descriptors
+from vpr.evaluation.relocalization import in_laps, relocalization_rows, similarity_row
+from vpr.evaluation.relocalization_cost import keyframe_rate, query_costs
+from vpr.evaluation.relocalization_loops import (
+    NO_LOOPS,
+    drifting,
+    loop_rows,
+    loop_summary,
+)
+from vpr.evaluation.view_search import by_encoder, by_graph, by_words
+from vpr.relocalization.model import S3eModel
+from vpr.relocalization.reprojection import mutual, similarity_matrix
+from vpr.relocalization.rgbd import RgbdError
+
+
+@pytest.fixture(scope="module")
+def hall():
+    """Two laps of 24 views, half a metre apart."""
+    return wall(views=24, step=0.5, size=(320, 240))
+
+
+@pytest.fixture(scope="module")
+def truth(hall):
+    return mutual(similarity_matrix(hall, hall))
+
+
+def test_right_retrieval_finds_the_pose_and_wrong_retrieval_does_not(hall, truth):
+    searches = {"right": lambda _: truth, "wrong": lambda _: -truth}
+    right, wrong = relocalization_rows(hall, searches, truth)
+    assert right["refined_recall_0.25m_5deg"] == 1.0
+    assert right["overlap"] == pytest.approx(right["overlap_of_best"])
+    assert right["queries"] == 24
+    assert wrong["overlap"] == 0.0
+    assert wrong["verified"] == 0.0
+    assert wrong["refined_recall_0.5m_10deg"] == 0.0
+
+
+def test_a_recording_in_one_go_has_its_first_half_as_map(hall):
+    one = replace(hall, laps=np.zeros(len(hall), np.int64))
+    with pytest.raises(RgbdError, match="single lap"):
+        relocalization_rows(one, {}, np.eye(len(one), dtype=np.float32))
+    assert np.array_equal(in_laps(one).laps, np.arange(48) // 24)
+    assert in_laps(hall) is hall
+
+
+def test_errors_of_similarity_leave_the_diagonal_out(hall, truth):
+    row = similarity_row(hall, np.zeros_like(truth), truth)
+    apart = ~np.eye(len(truth), dtype=bool)
+    assert row["mean_absolute_error"] == pytest.approx(truth[apart].mean())
+    assert row["mean_absolute_error"] == pytest.approx(row["always_zero"])
+    assert row["mean_absolute_error"] <= row["map_maximum"] <= row["pair_maximum"]
+    assert similarity_row(hall, truth, truth)["of_loops"] == 0.0
+
+
+def test_odometry_drifts_the_same_for_the_same_seed(hall):
+    one, again, other = (np.stack(drifting(hall.poses, seed)) for seed in (1, 1, 2))
+    assert np.array_equal(one, again)
+    assert not np.allclose(one, other)
+    assert np.linalg.norm(one[-1, :3, 3] - hall.poses[-1, :3, 3]) > 0.05
+
+
+def test_true_loops_halve_the_trajectory_error(hall, truth):
+    rows = loop_rows(hall, {"right": lambda _: truth}, range(2))
+    summary = {row["method"]: row for row in loop_summary(rows)}
+    assert summary["right"]["ate_m"] < 0.5 * summary[NO_LOOPS]["ate_m"]
+    assert summary["right"]["loops_taken"] > 5
+    assert summary[NO_LOOPS]["loops_taken"] == 0
+
+
+def test_words_of_the_same_wall_are_the_same(hall):
+    described = [orb_descriptors(image) for image in hall.images]
+    tree = VocabularyTree.grown(described[:24], depth=2)
+    assert tree.words(described[0]).max() < 100
+    scores = by_words(tree)(hall)
+    assert np.allclose(np.diag(scores), 1.0, atol=1e-4)
+    assert np.array_equal(scores[24:, :24].argmax(axis=1), np.arange(24))
+    assert not tree.histogram(np.zeros((0, 32), np.uint8)).any()
+
+
+def test_the_score_of_words_is_that_of_dbow2():
+    one, other = np.array([[0.5, 0.5, 0.0]], np.float32), np.array([[0.0, 0.25, 0.75]], np.float32)
+    assert l1_similarities(one, other)[0, 0] == pytest.approx(1.0 - 0.5 * np.abs(one - other).sum())
+
+
+def test_searches_by_a_model_answer_for_all_views_and_short_laps(hall):
+    model = S3eModel("sparse", 16, patch_count=16, dimension=16)
+    short = hall.chosen(np.array([0, 1, 2, 24, 25, 26]))
+    for search in (by_encoder(model), by_graph(model)):
+        scores = search(short)
+        assert scores.shape == (6, 6)
+        assert np.isfinite(scores).all()
+        assert np.allclose(scores[:3, 3:].max(axis=1), scores[:3, :3].max(axis=1), atol=0.2)
+
+
+def test_costs_are_told_for_every_size():
+    model = S3eModel("sparse", 16, patch_count=16, dimension=16)
+    images = list(wall(laps=1, views=3).images)
+    assert keyframe_rate(model, images)["keyframes_per_second"] > 0
+    assert [row["nodes"] for row in query_costs(model, (10, 20))] == [10, 20]

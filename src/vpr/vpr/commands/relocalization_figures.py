@@ -1,0 +1,161 @@
+"""``vpr eval s3e``: similarity, relocalization, trajectories and cost of S3E-GNN."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from vpr.commands.outcome import or_fail, write_rows
+
+if TYPE_CHECKING:
+    from vpr.evaluation.view_search import Search
+    from vpr.relocalization.model import S3eModel
+
+console = Console()
+Row = dict[str, Any]
+BY_SEQUENCES = "vpr descriptor, sequences"  # looks for later laps in the first one only
+
+
+def eval_s3e(
+    data: Annotated[list[Path], typer.Option("--data", help="RGB-D folder; repeatable.")],
+    out: Annotated[Path, typer.Option(help="Folder of rows and pictures.")] = Path("out/s3e"),
+    models: Annotated[
+        list[Path] | None,
+        typer.Option("--model", help="Of vpr train gnn; repeatable. Default: the shipped one."),
+    ] = None,
+    vocabulary: Annotated[
+        list[Path] | None,
+        typer.Option("--vocabulary", help="RGB-D folder that bag of words learns from."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Odometries a level; 0: no pose graphs.", min=0)] = 10,
+    stride: Annotated[int, typer.Option(help="Every n-th view.", min=1)] = 1,
+) -> None:
+    """Judge S3E-GNN on sequences that it did not learn from, beside other retrieval methods.
+
+    Figures go to OUT a part at a time; a part whose file is there is shown, not measured again.
+    """
+
+    def work() -> None:
+        known = [_model(path) for path in models or [None]]
+        searches = _searches(known, vocabulary or [])
+        for folder in track(data, description="sequences"):
+            _judge(folder, stride, known[0], searches, seeds, out)
+        _show_all(out)
+
+    or_fail(work)
+
+
+def eval_s3e_cost(
+    data: Annotated[Path, typer.Argument(help="RGB-D folder to take images from.")],
+    model: Annotated[Path | None, typer.Option(help="Default: the shipped one.")] = None,
+    views: Annotated[int, typer.Option(min=2)] = 60,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Figures here too.")] = None,
+) -> None:
+    """Keyframes a second on two threads, and a query against 10^2 to 10^5 reference nodes."""
+    from vpr.evaluation.relocalization_cost import keyframe_rate, query_costs
+    from vpr.relocalization.rgbd import load_rgbd
+
+    def work() -> list[Row]:
+        own = _model(model)
+        images = list(load_rgbd(data).images[:views])
+        return [keyframe_rate(own, images), *query_costs(own)]
+
+    rows = or_fail(work)
+    _show("cost", rows)
+    write_rows(rows, json_out)
+
+
+def _judge(
+    folder: Path,
+    stride: int,
+    model: S3eModel,
+    searches: dict[str, Search],
+    seeds: int,
+    out: Path,
+) -> None:
+    """Measure what of a sequence has no file yet."""
+    from vpr.evaluation.overlap_pictures import draw_prediction
+    from vpr.evaluation.relocalization import in_laps, relocalization_rows, similarity_row
+    from vpr.evaluation.relocalization_loops import loop_rows
+    from vpr.relocalization.encoders import EncoderInput
+    from vpr.relocalization.reprojection import mutual, similarity_matrix
+    from vpr.relocalization.rgbd import load_rgbd
+    from vpr.relocalization.training import predicted_similarities
+
+    name = folder.resolve().name
+    files = {part: out / part / f"{name}.json" for part in ("similarity", "relocalization", "ate")}
+    if all(file.is_file() for file in files.values()):
+        return
+    sequence = in_laps(load_rgbd(folder, stride))
+    truth = mutual(similarity_matrix(sequence, sequence))
+    if not files["similarity"].is_file():
+        given = EncoderInput.of([model.patches(image) for image in sequence.images])
+        predicted = predicted_similarities(model, given)
+        draw_prediction(out / f"similarity_{name}.png", truth, predicted, sequence.laps)
+        write_rows([similarity_row(sequence, predicted, truth)], files["similarity"])
+    if not files["relocalization"].is_file():
+        write_rows(relocalization_rows(sequence, searches, truth), files["relocalization"])
+    if seeds and not files["ate"].is_file():
+        of_any_view = {name: s for name, s in searches.items() if name != BY_SEQUENCES}
+        write_rows(loop_rows(sequence, of_any_view, range(seeds)), files["ate"])
+
+
+def _model(path: Path | None) -> S3eModel:
+    from vpr.relocalization.model import S3eModel
+
+    return S3eModel.load() if path is None else S3eModel.load(path)
+
+
+def _searches(models: list[S3eModel], vocabulary: list[Path]) -> dict[str, Search]:
+    from vpr.evaluation.bag_of_words import VocabularyTree, orb_descriptors
+    from vpr.evaluation.view_search import by_encoder, by_graph, by_place_descriptor, by_words
+    from vpr.relocalization.rgbd import load_rgbd
+
+    searches: dict[str, Search] = {}
+    if vocabulary:
+        images = (image for folder in vocabulary for image in load_rgbd(folder).images)
+        described = [orb_descriptors(image) for image in images]
+        searches["ORB bag of words"] = by_words(VocabularyTree.grown(described))
+    searches[BY_SEQUENCES] = by_place_descriptor()
+    for model in models:
+        kind = f"{model.kind} {model.patches.patch_size}"
+        searches[f"S3E {kind}"] = by_encoder(model)
+        searches[f"S3E-GNN {kind}"] = by_graph(model)
+    return searches
+
+
+def _show_all(out: Path) -> None:
+    from vpr.evaluation.relocalization_loops import loop_summary
+
+    parts = {
+        part: [row for file in sorted((out / part).glob("*.json")) for row in _read(file)]
+        for part in ("similarity", "relocalization", "ate")
+    }
+    if parts["ate"]:
+        parts["ate"] = loop_summary(parts["ate"])
+    for title, rows in parts.items():
+        _show(title, rows)
+
+
+def _read(file: Path) -> list[Row]:
+    rows: list[Row] = json.loads(file.read_text())
+    return rows
+
+
+def _show(title: str, rows: Iterable[Row]) -> None:
+    rows = list(rows)
+    table = Table(title=title)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    for name in names:
+        table.add_column(name)
+    for row in rows:
+        values = (row.get(name, "") for name in names)
+        table.add_row(*[f"{v:.3f}" if isinstance(v, float) else str(v) for v in values])
+    console.print(table)

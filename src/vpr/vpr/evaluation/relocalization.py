@@ -1,0 +1,115 @@
+"""Relocalization on unseen RGB-D sequences: methods that differ in retrieval and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vpr.evaluation.view_search import Search
+from vpr.evaluation.view_verification import ViewVerifier
+from vpr.pose_regression.prediction import pose_errors
+from vpr.relocalization.rgbd import RgbdError, RgbdSequence
+
+BLOCK = 10  # views on each side of a block of the error map
+LOOP = 0.1  # IoU above which a pair counts as a loop
+RECALLS = ((0.25, 5.0), (0.5, 10.0))  # m and degrees
+
+Row = dict[str, object]
+
+
+def in_laps(sequence: RgbdSequence) -> RgbdSequence:
+    """A sequence that was recorded in one go as two: its first half is the map."""
+    if len(np.unique(sequence.laps)) > 1:
+        return sequence
+    halves = np.arange(len(sequence)) * 2 // len(sequence)
+    return replace(sequence, laps=halves.astype(np.int64))
+
+
+def relocalization_rows(
+    sequence: RgbdSequence, searches: Mapping[str, Search], truth: NDArray[np.float32]
+) -> list[Row]:
+    """One row a method: the first lap is the map, every view of the later ones a lost robot.
+
+    ``nearest_*`` figures are of the retrieved view's own pose, ``refined_*`` of what verification
+    with its depth makes of it; where it refuses, the retrieved pose stays.
+
+    Args:
+        truth: (N, N) symmetric IoU; tells how much the retrieved view shows of the query's.
+
+    Raises:
+        RgbdError: a sequence of a single lap.
+    """
+    first = sequence.laps == sequence.laps.min()
+    references, queries = np.flatnonzero(first), np.flatnonzero(~first)
+    if not len(queries):
+        raise RgbdError(f"{sequence.name}: a single lap has no map to be relocalized in")
+    verify = ViewVerifier(sequence)
+    best = truth[np.ix_(queries, references)].max(axis=1)
+    rows: list[Row] = []
+    for name, search in searches.items():
+        scores = search(sequence)[np.ix_(queries, references)]
+        found = references[scores.argmax(axis=1)]
+        row: Row = {"level": sequence.name, "method": name, "queries": len(queries)}
+        seen = truth[queries, found]
+        row["overlap"] = float(seen.mean())
+        row["overlap_of_best"] = float(best.mean())
+        rows.append(row | _figures(sequence, queries, found, verify))
+    return rows
+
+
+def _figures(
+    sequence: RgbdSequence,
+    queries: NDArray[np.intp],
+    found: NDArray[np.intp],
+    verify: ViewVerifier,
+) -> Row:
+    nearest = sequence.poses[found]
+    relative = [verify(int(query), int(row)) for query, row in zip(queries, found, strict=True)]
+    refined = np.stack(
+        [pose if r is None else pose @ r.pose for pose, r in zip(nearest, relative, strict=True)]
+    )
+    verified = np.array([r is not None for r in relative])
+    figures: Row = {"verified": float(verified.mean())}
+    for kind, poses in (("nearest", nearest), ("refined", refined)):
+        metres, degrees = pose_errors(poses, sequence.poses[queries])
+        figures[f"{kind}_median_m"] = float(np.median(metres))
+        figures[f"{kind}_median_deg"] = float(np.median(degrees))
+        for near, turned in RECALLS:
+            within = (metres <= near) & (degrees <= turned)
+            figures[f"{kind}_recall_{near:g}m_{turned:g}deg"] = float(within.mean())
+    return figures
+
+
+def similarity_row(
+    sequence: RgbdSequence, predicted: NDArray[np.float32], truth: NDArray[np.float32]
+) -> Row:
+    """How far predicted similarities (N, N) are from the true IoU, the diagonal left out.
+
+    ``map_maximum`` is the largest value of the error map averaged over blocks of ``BLOCK`` views;
+    ``always_zero`` is the error of an encoder that finds nothing alike.
+    """
+    apart = ~np.eye(len(truth), dtype=bool)
+    error = np.where(apart, np.abs(predicted - truth), 0.0)
+    loops = (truth > LOOP) & apart
+    whole = len(truth) // BLOCK * BLOCK
+    blocks = error[:whole, :whole].reshape(whole // BLOCK, BLOCK, -1, BLOCK).mean(axis=(1, 3))
+    return {
+        "level": sequence.name,
+        "views": len(truth),
+        "mean_absolute_error": float(error[apart].mean()),
+        "of_loops": float(error[loops].mean()),
+        "map_maximum": float(blocks.max()),
+        "pair_maximum": float(error.max()),
+        "always_zero": float(truth[apart].mean()),
+        "correlation": _correlation(predicted[apart], truth[apart]),
+    }
+
+
+def _correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """Pearson's coefficient; 0 where one of the two never changes."""
+    if float(one.std()) == 0.0 or float(other.std()) == 0.0:
+        return 0.0
+    return float(np.corrcoef(one, other)[0, 1])

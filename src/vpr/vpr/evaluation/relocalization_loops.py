@@ -1,0 +1,152 @@
+"""What loops found by a retrieval method do for the pose graph (S3E-GNN Tables I and II)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from vpr.config import PoseGraphConfig
+from vpr.evaluation.trajectory import StampedPoses, absolute_trajectory_error
+from vpr.evaluation.view_search import Search, Similarities
+from vpr.evaluation.view_verification import ViewVerifier
+from vpr.geometry import relative
+from vpr.graph.pose_graph import PoseGraph
+from vpr.records import ClosureState, Keyframe, LoopClosure, Pose
+from vpr.relocalization.rgbd import RgbdSequence
+from vpr.verification.relative_pose import RelativePose
+
+TRANSLATION_NOISE = 0.02  # of the way, each axis, standard deviation
+ROTATION_NOISE = 0.01  # rad a step about each axis
+YAW_BIAS = 0.004  # rad a step, of either sign, standard deviation over drives
+TRANSLATION_SIGMA, ROTATION_SIGMA = 0.01, 0.015  # m and rad a step: what the graph is told of it
+RECENT = 20  # keyframes that are no loop yet
+NO_LOOPS = "no loops"
+
+Row = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A verified loop; ``motion`` is reference_T_query between the cameras."""
+
+    query: int
+    reference: int
+    motion: RelativePose
+
+
+def loops_of(similarities: Similarities, verify: ViewVerifier) -> list[Loop]:
+    """The best earlier view of each view, where verification agrees: one try a keyframe."""
+    found = []
+    for query in range(RECENT + 1, len(similarities)):
+        reference = int(similarities[query, : query - RECENT].argmax())
+        motion = verify(query, reference)
+        if motion is not None:
+            found.append(Loop(query, reference, motion))
+    return found
+
+
+def loop_rows(
+    sequence: RgbdSequence, searches: Mapping[str, Search], seeds: Sequence[int]
+) -> list[Row]:
+    """One row a method and seed: ATE (m) of the pose graph over all laps driven in one go.
+
+    All methods have the same odometry of a seed, the same verification and the same back end.
+    """
+    verify = ViewVerifier(sequence)
+    loops: dict[str, list[Loop]] = {NO_LOOPS: []}
+    for name, search in searches.items():
+        loops[name] = loops_of(search(sequence), verify)
+    rows: list[Row] = []
+    for seed in seeds:
+        odometry = drifting(sequence.poses, seed)
+        for name, found in loops.items():
+            ate, taken = _trajectory_error(sequence, odometry, found)
+            rows.append(
+                {
+                    "level": sequence.name,
+                    "method": name,
+                    "seed": seed,
+                    "ate_m": ate,
+                    "loops": len(found),
+                    "loops_taken": taken,
+                }
+            )
+    return rows
+
+
+def loop_summary(rows: Sequence[Row]) -> list[Row]:
+    """Mean ATE over levels and seeds of each method, its spread over seeds, and what it saves."""
+    result: list[Row] = []
+    errors = {
+        name: np.array([row["ate_m"] for row in rows if row["method"] == name], np.float64)
+        for name in dict.fromkeys(str(row["method"]) for row in rows)
+    }
+    for name, values in errors.items():
+        own = [row for row in rows if row["method"] == name]
+        result.append(
+            {
+                "method": name,
+                "runs": len(values),
+                "ate_m": float(values.mean()),
+                "ate_spread_m": float(values.std()),
+                "loops_taken": float(np.mean([int(str(row["loops_taken"])) for row in own])),
+                "below_no_loops": 1.0 - float(values.mean() / errors[NO_LOOPS].mean()),
+            }
+        )
+    return result
+
+
+def drifting(poses: NDArray[np.float64], seed: int) -> list[Pose]:
+    """Odometry of a drive through ``poses`` (N, 4, 4): noise on every step and a bias in yaw."""
+    rng = np.random.default_rng(seed)
+    bias = rng.normal(0.0, YAW_BIAS)
+    result = [poses[0]]
+    for before, after in pairwise(poses):
+        step = relative(before, after)
+        length = float(np.linalg.norm(step[:3, 3]))
+        turn = rng.normal(0.0, ROTATION_NOISE, 3)
+        turn[1] += bias  # the camera's y axis points down
+        noise = np.eye(4)
+        noise[:3, :3] = Rotation.from_rotvec(turn).as_matrix()
+        noise[:3, 3] = rng.normal(0.0, TRANSLATION_NOISE * length, 3)
+        result.append(result[-1] @ step @ noise)
+    return result
+
+
+def _trajectory_error(
+    sequence: RgbdSequence, odometry: list[Pose], loops: Sequence[Loop]
+) -> tuple[float, int]:
+    """ATE in m, and how many loops the graph took."""
+    graph = PoseGraph(
+        PoseGraphConfig.from_file(
+            odometry_translation_sigma=TRANSLATION_SIGMA, odometry_rotation_sigma=ROTATION_SIGMA
+        )
+    )
+    descriptor = np.ones(1, np.float32)
+    of_query = {loop.query: loop for loop in loops}
+    stamps = [int(stamp) for stamp in sequence.stamps_ns]
+    taken = 0
+    for row, pose in enumerate(odometry):
+        graph.add_keyframe(Keyframe(row, 0, stamps[row], descriptor, "evaluated", pose))
+        if row in of_query:
+            verdict = graph.add_closure(_closure(of_query[row], stamps))
+            taken += verdict.state == ClosureState.VERIFIED
+    graph.settle()
+    measured = StampedPoses(tuple(stamps), tuple(node.pose for node in graph.nodes()))
+    truth = StampedPoses(tuple(stamps), tuple(sequence.poses))
+    return absolute_trajectory_error(measured, truth), int(taken)
+
+
+def _closure(loop: Loop, stamps: Sequence[int]) -> LoopClosure:
+    return LoopClosure(
+        loop.query, 0, stamps[loop.query], loop.reference, 0, stamps[loop.reference],
+        ClosureState.VERIFIED, "verified",
+        inliers=loop.motion.inliers,
+        relative_pose=loop.motion.pose,
+        covariance=loop.motion.covariance,
+    )  # fmt: skip
