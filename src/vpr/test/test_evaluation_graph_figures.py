@@ -12,7 +12,7 @@ from vpr.commands import graph_figures as command
 from vpr.evaluation import graph_figures, graph_outliers
 from vpr.evaluation.graph_figures import graph_tasks, measure
 from vpr.evaluation.graph_growth import growth_row
-from vpr.evaluation.graph_outliers import GNC_LIMIT, outlier_row, trajectory_error
+from vpr.evaluation.graph_outliers import PEER_LIMIT, outlier_row, trajectory_error
 from vpr.evaluation.graph_report import draw_growth, draw_outliers, growth_table, outlier_table
 from vpr.evaluation.live_graph import live_row
 from vpr.evaluation.made_graphs import (
@@ -70,10 +70,10 @@ def test_a_peer_that_does_not_end_is_stopped_and_the_table_says_so(monkeypatch):
             pass
 
     monkeypatch.setattr(graph_outliers, "plain_gnc", endless)
-    monkeypatch.setattr(graph_outliers, "GNC_LIMIT", 1)
+    monkeypatch.setattr(graph_outliers, "PEER_LIMIT", 1)
     row = outlier_row("city", city_graph(120, 3), 0.3, 1, seed=1, peers=True)
     assert row["gnc_m"] is None
-    assert f"| > {GNC_LIMIT} s / not run |" in outlier_table([row])
+    assert f"| > {PEER_LIMIT} s / not run |" in outlier_table([row])
 
 
 @pytest.mark.parametrize("made", [city_graph(150, 3), sphere_graph(5, 12, 3)], ids=["2-D", "3-D"])

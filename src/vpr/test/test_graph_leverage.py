@@ -4,13 +4,18 @@ import numpy as np
 import pytest
 from test_graph_condensing import drive
 
+from vpr.graph import leverage
 from vpr.graph.leverage import Leverage
 from vpr.graph.solution import factor_of, initial_values, solve_batch
 
 
 @pytest.mark.parametrize("dimension", [3, 6])
 @pytest.mark.parametrize("group", [slice(3, 4), slice(2, 6)])
-def test_savings_and_errors_are_those_of_the_graph_solved_without_them(dimension, group):
+@pytest.mark.parametrize("small", [0, 90], ids=["large", "small"])
+def test_savings_and_errors_are_those_of_the_graph_solved_without_them(
+    monkeypatch, dimension, group, small
+):
+    monkeypatch.setattr(leverage, "SMALL", small)
     graph = drive(dimension)
     factors = [factor_of(graph, m) for m in graph.measurements]
     start = initial_values(graph, graph.order)

@@ -43,7 +43,7 @@ def eval_s3e(
     """
 
     def work() -> None:
-        known = [_model(path) for path in models or [None]]
+        known = [_model(path) for path in models] if models else [_model(None)]
         searches = _searches(known, vocabulary or [])
         for folder in track(data, description="sequences"):
             _judge(folder, stride, known[0], searches, seeds, out)

@@ -30,7 +30,7 @@ DRIVES = ("00", "05")
 MODELS = ("measured", "weak")
 GROWN_FILES = ("smallGrid3D", "intel", "kitti_00", "manhattan", "sphere2500", "city10000")
 JUDGED_FILES = ("smallGrid3D", "kitti_00", "intel", "manhattan", "sphere2500")
-ONCE = ("manhattan.g2o", "sphere2500.g2o")  # minutes a run
+ONCE = ("manhattan.g2o", "sphere2500.g2o")  # a minute of CPU time a run, or two
 Row = dict[str, Any]
 Task = tuple[str, Callable[[], Row]]
 

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vpr.evaluation.graph_outliers import GNC_LIMIT
+from vpr.evaluation.graph_outliers import PEER_LIMIT
 from vpr.evaluation.pictures import AFTER, BEFORE, FAINT, REJECTED, STYLE
 
 Row = Mapping[str, Any]
@@ -78,7 +78,7 @@ def _peer(errors: Sequence[float | None]) -> str:
     ended = [error for error in errors if error is not None]
     if not errors:
         return "not run"
-    return f"{np.mean(ended):.2f}" if len(ended) == len(errors) else f"> {GNC_LIMIT} s"
+    return f"{np.mean(ended):.2f}" if len(ended) == len(errors) else f"> {PEER_LIMIT} s"
 
 
 def _mean(rows: Sequence[Row], column: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from vpr.records import Image
 from vpr.relocalization.model import S3eModel
@@ -25,7 +26,7 @@ def keyframe_rate(model: S3eModel, images: Sequence[Image], threads: int = 2) ->
     torch.set_num_threads(threads)
     try:
         graph = ReferenceGraph(model.graph)
-        window: list[np.ndarray] = []
+        window: list[NDArray[np.float32]] = []
         model.embed(images[:1])
         started = time.perf_counter()
         for row, image in enumerate(images):

@@ -2,7 +2,9 @@
 
 For linear least squares with whitened residuals e and the hat matrix A, leaving out the block G
 lowers the cost by e_G' (I - A_GG)^-1 e_G / 2, and the block's residuals become (I - A_GG)^-1 e_G
-(Baarda, A Testing Procedure for Use in Geodetic Networks, 1968). One factorization serves all.
+(Baarda, A Testing Procedure for Use in Geodetic Networks, 1968). One factorization serves all small
+blocks. A large one takes its own: by Woodbury's identity (I - A_GG)^-1 is I + J_G N^-1 J_G', with N
+the normal matrix without the block, and one solution is enough.
 """
 
 from __future__ import annotations
@@ -13,11 +15,13 @@ from typing import Any
 import gtsam
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+from scipy.sparse import csc_array, csr_array
 from scipy.sparse.linalg import splu
 
 from vpr.graph.g2o import G2oGraph
 from vpr.graph.solution import prior_of
+
+SMALL = 90  # residuals of a block at most, to solve for each of them
 
 
 class Leverage:
@@ -34,9 +38,8 @@ class Leverage:
         places = rows.astype(np.int64) - 1, columns.astype(np.int64) - 1
         whole = csr_array((entries, places), shape=shape)
         self._jacobian, self._residuals = whole[:, :unknowns], whole[:, [unknowns]].toarray()[:, 0]
-        normal = (self._jacobian.T @ self._jacobian).tocsc()
-        symmetric = {"SymmetricMode": True}
-        self._solver = splu(normal, "MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=symmetric)
+        self._normal = (self._jacobian.T @ self._jacobian).tocsc()
+        self._solver = _factorized(self._normal)
 
     def without(self, measurements: Iterable[int]) -> tuple[float, NDArray[np.float64]]:
         """Cost saved by leaving measurements out, and what each would cost in the graph that is
@@ -44,6 +47,14 @@ class Leverage:
         size = self._dimension
         rows = np.concatenate([np.arange(m * size, (m + 1) * size) for m in measurements])
         jacobian, residuals = self._jacobian[rows], self._residuals[rows]
-        hat = jacobian @ self._solver.solve(jacobian.T.toarray())
-        left = np.linalg.solve(np.eye(len(rows)) - hat, residuals)
+        if len(rows) <= SMALL:
+            hat = jacobian @ self._solver.solve(jacobian.T.toarray())
+            left = np.linalg.solve(np.eye(len(rows)) - hat, residuals)
+        else:
+            solver = _factorized(self._normal - (jacobian.T @ jacobian).tocsc())
+            left = residuals + jacobian @ solver.solve(jacobian.T @ residuals)
         return float(residuals @ left / 2.0), np.square(left).reshape(-1, size).sum(axis=1) / 2.0
+
+
+def _factorized(normal: csc_array) -> Any:
+    return splu(normal, "MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})

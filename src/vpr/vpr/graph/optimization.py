@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from vpr.graph.g2o import G2oGraph
+from vpr.graph.gating import ClosureGate
 from vpr.graph.growing import GrowingGraph
 from vpr.graph.retrial import Retrial, gate_of
 from vpr.graph.solution import (
@@ -114,7 +115,7 @@ class _Growth:
         self._growing = GrowingGraph(graph)
         self._factors = [factor_of(graph, m) for m in graph.measurements]
         self._retrial = None if robust == "none" else Retrial(graph, self._factors, (robust,))
-        self._gate = gate_of(graph)
+        self._gate = ClosureGate(graph, self._growing, gate_of(graph))
         self._kept: set[int] = set()
         self._seen = 0
         self._retrials: list[float] = []
@@ -159,9 +160,11 @@ class _Growth:
             self._kept.update(closures)
             return
         self._growing.extend(graph.order[place], tie, trusted)
-        inside = [i for i in closures if self._growing.chi2(graph.measurements[i]) <= self._gate]
+        self._gate.add((tie, *trusted))
+        inside = [i for i in closures if self._gate.admits(graph.measurements[i])]
         if inside:
             self._growing.exchange(inside, [])
+            self._gate.add(inside)
             self._kept.update(inside)
 
     def _try_again(self, vertices: int) -> None:
@@ -172,5 +175,6 @@ class _Growth:
         added, removed = belief.kept - self._kept, self._kept - belief.kept
         if added or removed:
             self._growing.correct(sorted(added), sorted(removed), belief.values)
+            self._gate.renew(self._growing.measurements)
         self._kept = set(belief.kept)
         self._retrials.append(time.perf_counter() - started)

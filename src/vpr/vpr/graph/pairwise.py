@@ -52,7 +52,7 @@ def closing_chi2(graph: G2oGraph, closures: Sequence[int]) -> NDArray[np.float64
     """
     chi2 = np.full((len(closures), len(closures)), np.inf)
     if closures:
-        corrections = _corrections(graph, closures)
+        corrections = corrections_of(graph, closures)
         for i in range(len(closures) - 1):
             chi2[i, i + 1 :] = chi2[i + 1 :, i] = loop_chi2(corrections, i, graph.dimension)
     return chi2
@@ -72,7 +72,8 @@ def _odometry(graph: G2oGraph) -> tuple[dict[int, Any], dict[int, Matrix]]:
     return poses, drift
 
 
-def _corrections(graph: G2oGraph, closures: Sequence[int]) -> Corrections:
+def corrections_of(graph: G2oGraph, closures: Sequence[int]) -> Corrections:
+    """One row a closure, for at least one closure."""
     poses, drift = _odometry(graph)
     elements, own, from_drift, to_drift = [], [], [], []
     for number in closures:
@@ -94,11 +95,19 @@ def _corrections(graph: G2oGraph, closures: Sequence[int]) -> Corrections:
 
 def loop_chi2(c: Corrections, i: int, dimension: int) -> NDArray[np.float64]:
     """(N - i - 1,) squared Mahalanobis distances of the loops of closure i with all later ones."""
-    errors = _tangent(c.matrices[i] @ np.linalg.inv(c.matrices[i + 1 :]), dimension)
-    later = slice(i + 1, None)
-    change = c.adjoints[i]
-    covariance = c.own[i] + c.own[later] + _between(c.from_drift[i], c.from_drift[later])
-    covariance = covariance + change @ _between(c.to_drift[i], c.to_drift[later]) @ change.T
+    later = np.arange(i + 1, len(c.matrices))
+    return paired_chi2(c, np.full(len(later), i), later, dimension)
+
+
+def paired_chi2(
+    c: Corrections, one: NDArray[np.int64], other: NDArray[np.int64], dimension: int
+) -> NDArray[np.float64]:
+    """(M,) squared Mahalanobis distances of the loops of M pairs of closures."""
+    errors = _tangent(c.matrices[one] @ np.linalg.inv(c.matrices[other]), dimension)
+    change = c.adjoints[one]
+    covariance = c.own[one] + c.own[other] + _between(c.from_drift[one], c.from_drift[other])
+    between = _between(c.to_drift[one], c.to_drift[other])
+    covariance = covariance + change @ between @ change.transpose(0, 2, 1)
     solved = np.linalg.solve(covariance, errors[:, :, None])[:, :, 0]
     return np.asarray(np.einsum("nd,nd->n", errors, solved))
 

@@ -18,20 +18,23 @@ residuals prove it, and with the poses so found each closure against what it cla
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import gtsam
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
+from scipy.spatial import KDTree
 from scipy.stats import chi2 as chi2_distribution
 
 from vpr.graph.condensing import CondensedGraph, condensed_graph
 from vpr.graph.g2o import G2oGraph
 from vpr.graph.leverage import Leverage
-from vpr.graph.pairwise import closing_chi2, largest_clique
+from vpr.graph.pairwise import consistent_closures, corrections_of, paired_chi2
 from vpr.graph.solution import chosen, factor_of, initial_values, prior_of, solve_batch
 
 Proposal = Literal["gnc", "pcm"]
@@ -42,6 +45,8 @@ VOTES = 3  # closures, whose price a group has beyond the error that true ones w
 NEAR = 3  # vertices at most between closures of a group, at both ends
 SUSPECTS = 64  # groups whose leaving out is weighed at a time
 TRIALS = 8  # of them, left out one by one where all together does not pay
+MAX_DOUBTED = 150  # refused closures that GNC sees: n false ones fill a matrix, for a cost of n^3
+MAX_GRADUATED = 1000  # closures that GNC sees; a larger belief was tried often while it grew
 MIN_VARIANCE = 0.01  # of unit weight: sigmas are not taken for more than ten times too large
 MAX_REFINEMENTS = 10  # rounds of solving and believing anew; three are usual
 
@@ -87,9 +92,12 @@ class Retrial:
         condensed = condensed_graph(self._graph, vertices, self._graph.closures)
         case = _Case(condensed, self._factors)
         odometry = initial_values(condensed.graph, condensed.graph.order)
-        propose = {"pcm": case.consistent, "gnc": case.graduated}
-        beliefs = [case.refined(propose[name](odometry), odometry) for name in self._proposals]
         before = condensed.chosen(believed)
+        propose: dict[Proposal, Callable[[], frozenset[int]]] = {
+            "pcm": case.consistent,
+            "gnc": partial(case.graduated, odometry, before),
+        }
+        beliefs = [case.refined(propose[name](), odometry) for name in self._proposals]
         if start is not None:
             start = chosen(condensed.graph, start, condensed.graph.order)
             beliefs.append(case.refined(before, start))
@@ -112,18 +120,29 @@ class _Case:
         self._closures = graph.closures
         self._gate = gate_of(graph)
         self._variance = 1.0  # of unit weight
-        self._loops = closing_chi2(graph, self._closures)
-        self._groups = self._grouped(condensed)
+        self._group_of, self._groups = self._grouped(condensed)
+        self._sizes = np.array([len(group) for group in self._groups], np.int64)
 
-    def _grouped(self, condensed: CondensedGraph) -> list[NDArray[np.int64]]:
-        """Rows of the closures that say the same of the same stretch."""
+    def _grouped(
+        self, condensed: CondensedGraph
+    ) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:
+        """Group of each closure, and rows of each group: those that say the same of the same
+        stretch."""
         place = dict(zip(self._graph.order, condensed.active, strict=True))
         measurements = [self._graph.measurements[i] for i in self._closures]
         ends = np.array([(place[m.from_id], place[m.to_id]) for m in measurements]).reshape(-1, 2)
         self._lengths = np.abs(ends[:, 0] - ends[:, 1])
-        near = np.abs(ends[:, None] - ends[None]).max(axis=2) <= NEAR
-        count, labels = connected_components(near & (self._loops <= self._graph.dimension))
-        return [np.flatnonzero(labels == label) for label in range(count)]
+        if not len(ends):
+            return np.zeros(0, np.int64), []
+        pairs = KDTree(ends).query_pairs(NEAR, p=np.inf, output_type="ndarray")
+        corrections = corrections_of(self._graph, self._closures)
+        chi2 = paired_chi2(corrections, pairs[:, 0], pairs[:, 1], self._graph.dimension)
+        same = pairs[chi2 <= self._graph.dimension]
+        shape = (len(ends), len(ends))
+        linked = csr_array((np.ones(len(same), bool), (same[:, 0], same[:, 1])), shape=shape)
+        _, labels = connected_components(linked, directed=False)
+        order = np.argsort(labels, kind="stable")
+        return labels, np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
 
     def saving(self, before: frozenset[int], start: gtsam.Values, belief: Belief) -> float:
         """How much less a belief costs than what was believed before, in half squared sigmas."""
@@ -185,14 +204,13 @@ class _Case:
         """Kept groups that pull hardest, by their errors and by how much odometry gives way, with
         the price of each."""
         errors = self._errors(belief.values)
+        prices = self._price(self._sizes, self._variance)
         pulls = []
-        for rows in self._groups:
+        for rows, price in zip(self._groups, prices.tolist(), strict=True):
             kept = [row for row in rows if self._closures[row] in belief.kept]
             if kept:
                 pull = (errors[kept] * self._lengths[kept]).sum()
-                pulls.append(
-                    (pull, [self._closures[row] for row in kept], self._price(rows, self._variance))
-                )
+                pulls.append((pull, [self._closures[row] for row in kept], price))
         pulls.sort(key=lambda entry: -entry[0])
         return [(group, price) for _, group, price in pulls[:SUSPECTS]]
 
@@ -222,17 +240,20 @@ class _Case:
         inside = np.array([i in kept for i in self._closures], bool)
         left = np.where(inside, 0.0, np.minimum(errors, self._limit(variance)))
         cost += errors[inside].sum()
-        cost += sum(min(left[group].sum(), self._price(group, variance)) for group in self._groups)
+        cost += np.minimum(self._by_group(left), self._price(self._sizes, variance)).sum()
         return float(cost)
+
+    def _by_group(self, errors: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Sums over the closures of each group."""
+        return np.bincount(self._group_of, errors, len(self._groups)).astype(np.float64)
 
     def _cheapest(self, values: gtsam.Values, variance: float) -> frozenset[int]:
         """The closures to believe where the poses are given: those inside the gate, unless their
         group costs more than to leave it out."""
         errors, limit = self._errors(values), self._limit(variance)
-        each = np.minimum(errors, limit)
-        groups = [g for g in self._groups if each[g].sum() < self._price(g, variance)]
-        rows = np.concatenate([np.zeros(0, np.int64), *groups])
-        return frozenset(self._closures[row] for row in rows if errors[row] <= limit)
+        costs = self._by_group(np.minimum(errors, limit))
+        pays = (costs < self._price(self._sizes, variance))[self._group_of]
+        return frozenset(self._closures[row] for row in np.flatnonzero(pays & (errors <= limit)))
 
     def _errors(self, values: gtsam.Values) -> NDArray[np.float64]:
         return np.array([self._factors[i].error(values) for i in self._closures])
@@ -241,17 +262,19 @@ class _Case:
         """Most that leaving a closure out costs."""
         return variance * self._gate / 2
 
-    def _price(self, group: NDArray[np.int64], variance: float) -> float:
-        """Most that leaving a group out costs."""
-        return variance * (len(group) * self._graph.dimension + VOTES * self._gate) / 2
+    def _price(self, sizes: NDArray[np.int64], variance: float) -> NDArray[np.float64]:
+        """Most that leaving groups out costs, by how many closures each has."""
+        return variance * (sizes * self._graph.dimension + VOTES * self._gate) / 2
 
-    def graduated(self, start: gtsam.Values) -> frozenset[int]:
-        """Closures that graduated non-convexity ends with."""
-        if not self._closures:
-            return frozenset()
+    def graduated(self, start: gtsam.Values, believed: frozenset[int]) -> frozenset[int]:
+        """Closures that graduated non-convexity ends with; what is believed, where it would take
+        minutes."""
+        closures = self._candidates(believed)
+        if not 0 < len(closures) <= MAX_GRADUATED:
+            return believed
         nonlinear = gtsam.NonlinearFactorGraph()
         nonlinear.add(prior_of(self._graph))
-        for i in [*self._trusted, *self._closures]:
+        for i in [*self._trusted, *closures]:
             nonlinear.add(self._factors[i])
         known = 1 + len(self._trusted)
         inner = gtsam.LevenbergMarquardtParams()
@@ -262,8 +285,19 @@ class _Case:
         optimizer.setInlierCostThresholds(self._gate / 2)
         optimizer.optimize()
         weights = np.asarray(optimizer.getWeights())[known:]
-        return frozenset(i for i, w in zip(self._closures, weights, strict=True) if w > 0.5)
+        return frozenset(i for i, w in zip(closures, weights, strict=True) if w > 0.5)
 
-    def consistent(self, _start: gtsam.Values) -> frozenset[int]:
+    def _candidates(self, believed: frozenset[int]) -> list[int]:
+        """All closures, unless too many are in doubt; then one of each group in doubt, of the
+        largest groups."""
+        doubted = [i for i in self._closures if i not in believed]
+        if len(doubted) > MAX_DOUBTED:
+            groups = [[self._closures[row] for row in rows] for rows in self._groups]
+            groups = [group for group in groups if believed.isdisjoint(group)]
+            groups.sort(key=len, reverse=True)
+            doubted = [group[len(group) // 2] for group in groups[:MAX_DOUBTED]]
+        return sorted(believed.union(doubted))
+
+    def consistent(self) -> frozenset[int]:
         """The largest pairwise consistent set."""
-        return frozenset(self._closures[row] for row in largest_clique(self._loops <= self._gate))
+        return consistent_closures(self._graph, self._closures, self._gate)

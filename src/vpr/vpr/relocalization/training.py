@@ -198,7 +198,8 @@ def _drawn(
         parts.append(_painted(given, rng) if rng.random() < config.painted else given)
         blocks.append(torch.from_numpy(scene.similarity[np.ix_(rows, rows)]))
     of = torch.arange(len(parts)).repeat_interleave(torch.tensor([len(part) for part in parts]))
-    return EncoderInput.joined(parts), torch.block_diag(*blocks), of
+    similarity = torch.block_diag(*blocks)  # type: ignore[no-untyped-call]
+    return EncoderInput.joined(parts), similarity, of
 
 
 def _painted(given: EncoderInput, rng: np.random.Generator) -> EncoderInput:
