@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from vpr.relocalization.encoders import EncoderInput, make_encoder
 from vpr.relocalization.graph_network import GraphNetwork, chain
-from vpr.relocalization.loss import graph_query_loss, shrinkage_loss
+from vpr.relocalization.loss import graph_query_loss, shrinkage
 from vpr.relocalization.patches import PatchExtractor
 from vpr.relocalization.query import (
     ETA,
@@ -44,7 +44,7 @@ def test_an_encoder_learns_which_images_are_alike(kind):
     losses = []
     for _ in range(25):
         embedded = torch.nn.functional.normalize(encoder(given), dim=1)
-        loss = shrinkage_loss(embedded @ embedded.T, truth)
+        loss = shrinkage(embedded @ embedded.T, truth).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -75,7 +75,7 @@ def test_unknown_encoders_are_refused():
 
 def test_shrinkage_loss_spares_small_errors():
     zero = torch.zeros(1)
-    small, large = (float(shrinkage_loss(torch.tensor([e]), zero)) for e in (0.05, 0.8))
+    small, large = (float(shrinkage(torch.tensor([e]), zero).mean()) for e in (0.05, 0.8))
     assert small < 0.25 * 0.05**2
     assert large == pytest.approx(0.8**2, rel=0.01)
 

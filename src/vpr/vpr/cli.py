@@ -37,6 +37,7 @@ sequences.add_to(train_app, eval_app)
 relocalization.add_to(dataset_app, train_app, eval_app)
 eval_app.command("selfsup")(eval_selfsup)
 eval_app.command("graph")(eval_graph)
+SUITE_START = 30.0  # s for segmentation, embedding, loop_closure, sequence_matching, pose_graph
 console = Console()
 
 ParamsFile = Annotated[
@@ -148,7 +149,10 @@ def run(
             if gnn:
                 children.start("gnn_relocalization", options)
             if bag is not None:
-                children.start("bag_player", _playing(processes, options, bag, rate, False))
+                waiting = {"listeners": 3, "odometry_listeners": 2, "listener_timeout": SUITE_START}
+                children.start(
+                    "bag_player", _playing(processes, options, bag, rate, False, waiting)
+                )
             children.wait_while_running()
     except (processes.NodeStopped, ValueError) as error:
         _fail(str(error))
@@ -156,8 +160,15 @@ def run(
         console.print("stopped")
 
 
-def _playing(processes: Any, options: Any, bag: Path, rate: float, loop: bool) -> Any:
-    parameters = {"bag": str(bag.resolve()), "rate": rate, "loop": loop}
+def _playing(
+    processes: Any,
+    options: Any,
+    bag: Path,
+    rate: float,
+    loop: bool,
+    waiting: dict[str, Any] | None = None,
+) -> Any:
+    parameters = {"bag": str(bag.resolve()), "rate": rate, "loop": loop} | (waiting or {})
     return processes.RosOptions(
         options.params_file, options.namespace, options.log_level, False, parameters
     )

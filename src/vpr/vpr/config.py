@@ -167,7 +167,22 @@ class EmbeddingConfig(ImageInput):
         return self
 
 
-class SequenceMatchingConfig(NodeConfig):
+class CandidateChoice(NodeConfig):
+    """Which of the scored places a node hands on as candidates, and how probable it calls them."""
+
+    prior_places: NonNegative
+    probability_midpoint: float
+    probability_width: Positive
+    further_midpoint: float
+    further_width: Positive
+    candidate_separation: int = Field(ge=1)
+    exclude_recent_time: NonNegative
+    exclude_recent_keyframes: int = Field(ge=0)
+    top_k: int = Field(ge=1, le=100)
+    min_probability: Fraction
+
+
+class SequenceMatchingConfig(CandidateChoice):
     """sequence_matching: descriptors to keyframes and place matches."""
 
     node_name: ClassVar[str] = "sequence_matching"
@@ -201,17 +216,7 @@ class SequenceMatchingConfig(NodeConfig):
     shortlist_above: int = Field(ge=0)
     shortlist_size: int = Field(ge=1, le=2048)
     shortlist_clusters: int = Field(ge=1, le=4096)
-    prior_places: NonNegative
-    probability_midpoint: float
-    probability_width: Positive
-    further_midpoint: float
-    further_width: Positive
-    candidate_separation: int = Field(ge=1)
     time_jump_tolerance: NonNegative
-    exclude_recent_time: NonNegative
-    exclude_recent_keyframes: int = Field(ge=0)
-    top_k: int = Field(ge=1, le=100)
-    min_probability: Fraction
     map: str
     model: str
 
@@ -382,22 +387,12 @@ class PoseRegressionConfig(ImageInput):
     threads: int = Field(ge=0, le=256)
 
 
-class RelocalizationConfig(ImageInput):
+class RelocalizationConfig(CandidateChoice, ImageInput):
     """gnn_relocalization: images to place matches and poses by a graph of scene embeddings."""
 
     node_name: ClassVar[str] = "gnn_relocalization"
     s3e_model: str
     query_length: int = Field(ge=1, le=100)
-    prior_places: NonNegative
-    probability_midpoint: float
-    probability_width: Positive
-    further_midpoint: float
-    further_width: Positive
-    candidate_separation: int = Field(ge=1)
-    exclude_recent_time: NonNegative
-    exclude_recent_keyframes: int = Field(ge=0)
-    top_k: int = Field(ge=1, le=100)
-    min_probability: Fraction
     same_place_translation: Positive
     same_place_rotation: Annotated[float, Field(gt=0.0, le=3.15)]
     rival_share: Fraction
@@ -485,6 +480,7 @@ class BagPlayerConfig(NodeConfig):
     rate: Annotated[float, Field(gt=0.0, le=100.0)]
     loop: bool
     listeners: int = Field(ge=0)
+    odometry_listeners: int = Field(ge=0)
     listener_timeout: NonNegative
     start_delay: NonNegative
 

@@ -19,6 +19,7 @@ from vpr.simulation.recording import record_drive
 from vpr_bringup.processes import NodeProcesses, NodeStopped, RosOptions
 
 REPOSITORY = Path(__file__).resolve().parents[3]
+ODOMETRY_LISTENERS = 4  # sequence_matching, pose_graph, gps_image_sync and the recorder
 IMAGE_LISTENERS = 5  # segmentation, embedding, loop_closure, gps_image_sync and the recorder
 START_PATIENCE = 60.0  # s until every node listens to the camera
 OVERTIME = 60.0  # s that playing may take longer than the bag on a busy machine
@@ -100,6 +101,7 @@ def play_through(bag: Path, recording: Path, options: DemoOptions) -> None:
                 "bag": str(bag.resolve()),
                 "rate": options.rate,
                 "listeners": IMAGE_LISTENERS,
+                "odometry_listeners": ODOMETRY_LISTENERS,
                 "listener_timeout": START_PATIENCE,
             }
             nodes.start("bag_player", RosOptions(parameters=playing))

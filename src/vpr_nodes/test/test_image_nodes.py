@@ -155,7 +155,7 @@ def test_every_source_of_attention_runs_in_the_node(probe, nodes, tmp_path, sour
         weights = tmp_path / "network.safetensors"
         torch.manual_seed(0)
         save_weights(AttentionEncoderDecoder(), weights)
-        parameters["attention_weights"] = str(weights)
+        parameters |= {"attention_weights": str(weights), "floor": 0.0}  # untrained: nearly flat
     nodes.start("segmentation", **parameters)
     attention = probe.hear(Image, "attention")
     camera = probe.publisher(Image, "camera/image_raw")

@@ -19,6 +19,7 @@ from vpr.config import BagPlayerConfig
 from vpr_nodes.conversions import time_msg
 from vpr_nodes.vpr_node import RELIABLE, VprNode, run
 
+ODOMETRY_TYPE = "nav_msgs/msg/Odometry"
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 CLOCK_PERIOD = 0.04  # s between /clock messages; every one wakes every node
 NOT_PLAYED = ("/clock", "/rosout", "/parameter_events")
@@ -56,6 +57,7 @@ class BagPlayerNode(VprNode):
             relative = topic.lstrip("/")  # so that a namespace holds a whole robot
             self.outputs[topic] = self.create_lifecycle_publisher(message_type, relative, RELIABLE)
         self.image_topics = [topic for topic in self.outputs if topics[topic] in IMAGE_TYPES]
+        self.odometry_topics = [topic for topic in self.outputs if topics[topic] == ODOMETRY_TYPE]
         self.finished = threading.Event()
         self.stopping = threading.Event()
 
@@ -85,12 +87,18 @@ class BagPlayerNode(VprNode):
 
     def _wait_for_listeners(self) -> None:
         deadline = time.monotonic() + self.config.listener_timeout
-        images = [self.outputs[topic] for topic in self.image_topics]
+        wanted = (
+            (self.image_topics, self.config.listeners),
+            (self.odometry_topics, self.config.odometry_listeners),
+        )
         while time.monotonic() < deadline and not self.stopping.is_set():
-            if any(p.get_subscription_count() >= self.config.listeners for p in images):
+            if all(self._heard(topics) >= count for topics, count in wanted if topics):
                 break
             time.sleep(0.05)
         time.sleep(self.config.start_delay)
+
+    def _heard(self, topics: list[str]) -> int:
+        return max(int(self.outputs[topic].get_subscription_count()) for topic in topics)
 
     def _play_once(self) -> None:
         started: float | None = None

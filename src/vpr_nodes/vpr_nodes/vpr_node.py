@@ -229,6 +229,9 @@ def run(
             executor.spin_once(timeout_sec=poll)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except Exception:
+        if rclpy.ok():  # else the signal to stop came in the middle of publishing
+            raise
     finally:
         with suppress(KeyboardInterrupt):  # a second Ctrl-C during the clean-up
             if node is not None:

@@ -115,6 +115,14 @@ class DescriptorRows:
         return 0 if self.stored is None else len(self.stored)
 
 
+def load_kernel() -> None:
+    """Compile the products now, or load them from numba's cache, rather than at the first frame."""
+    for writable in (True, False):  # of a drive, of a map
+        rows = np.zeros((1, 1), np.float16)
+        rows.flags.writeable = writable
+        dot_products(rows, np.zeros(1, np.float32))
+
+
 def dot_products(rows: NDArray[np.float16], descriptor: NDArray[np.float32]) -> NDArray[np.float32]:
     """(N,) of rows (N, D) with a descriptor (D,), on one core, without a copy of them."""
     result = np.empty(len(rows), np.float32)

@@ -291,6 +291,16 @@ class LineMatcher:
         return RESOLUTION / len(self._rows)
 
 
+def load_kernels() -> None:
+    """Compile the sums now, or load them from numba's cache, rather than at the first frames."""
+    matcher = LineMatcher(1, np.ones(1))
+    row, places = quantised(np.zeros(2, np.float32)), np.arange(2)
+    for positions in (None, None, places):
+        matcher.push(row, positions, 2)
+        matcher.best(2)
+        matcher.best_at(places)
+
+
 def _phases_of(slope: float, length: int) -> NDArray[np.float64]:
     """As few as needed: lines that hardly slope need not step aside within the window at all."""
     if slope.is_integer():

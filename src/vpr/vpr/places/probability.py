@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 
-from vpr.config import RelocalizationConfig, SequenceMatchingConfig
+from vpr.config import CandidateChoice
 
 
 class StandoutProbability:
@@ -18,7 +18,7 @@ class StandoutProbability:
     the configured curves are calibrated is said beside them.
     """
 
-    def __init__(self, config: SequenceMatchingConfig | RelocalizationConfig) -> None:
+    def __init__(self, config: CandidateChoice) -> None:
         self._best = config.probability_midpoint, config.probability_width
         self._further = config.further_midpoint, config.further_width
 

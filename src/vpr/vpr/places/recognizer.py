@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 from vpr.config import SequenceMatchingConfig
 from vpr.geometry import relative, translation_norm
 from vpr.maps.folder import Part, PartDigest, PartWriter
+from vpr.places.descriptors import load_kernel
 from vpr.places.keyframes import KeyframeSelector
+from vpr.places.lines import load_kernels
 from vpr.places.memory import ChosenPlaces, PlaceMemory, StateError
 from vpr.places.methods import make_method
 from vpr.places.probability import StandoutProbability
+from vpr.places.recent import older_places
 from vpr.places.search import PlaceSearch, ScoredPlaces
 from vpr.records import (
     Covariance,
@@ -56,6 +59,8 @@ class PlaceRecognizer:
     """Remembers keyframes and says which earlier places each new one looks like."""
 
     def __init__(self, config: SequenceMatchingConfig) -> None:
+        load_kernel()
+        load_kernels()
         self._config = config
         self._selector = KeyframeSelector(config)
         self._method = make_method(config)
@@ -321,12 +326,8 @@ class PlaceRecognizer:
 
     def _searched(self, query: Keyframe, memory: PlaceMemory | ChosenPlaces) -> int:
         """How many places, from the first, are not merely where the robot has just been."""
-        sessions = memory.column("sessions")
-        own = int(np.searchsorted(sessions, query.session))
-        newest_ns = query.stamp_ns - int(self._config.exclude_recent_time * 1e9)
-        old_enough = int(np.searchsorted(memory.column("stamps_ns")[own:], newest_ns, "right"))
-        far_enough = len(memory) - own - self._config.exclude_recent_keyframes
-        return own + max(0, min(old_enough, far_enough))
+        sessions, stamps_ns = memory.column("sessions"), memory.column("stamps_ns")
+        return older_places(query, sessions, stamps_ns, self._config)
 
     def _candidates(
         self,

@@ -24,11 +24,6 @@ def shrinkage(predicted: Tensor, truth: Tensor) -> Tensor:
     return error**2 / (1.0 + torch.exp(SPEED * (LOCATION - error)))
 
 
-def shrinkage_loss(predicted: Tensor, truth: Tensor) -> Tensor:
-    """Mean of ``shrinkage``."""
-    return shrinkage(predicted, truth).mean()
-
-
 def graph_query_loss(scores: Tensor, truth: Tensor) -> Tensor:
     """Cross-entropy of query scores (Q, R) against rows of the IoU matrix (Q, R).
 

@@ -13,6 +13,7 @@ from vpr.config import RelocalizationConfig
 from vpr.maps.folder import Part, PartDigest, PartWriter
 from vpr.places.growable import GrowableArray
 from vpr.places.probability import StandoutProbability
+from vpr.places.recent import older_places
 from vpr.places.recognizer import distinct_maxima
 from vpr.places.sequence import normalised_row
 from vpr.records import Image, Keyframe, MatchSource, PlaceMatch, PlaceMatches
@@ -189,12 +190,8 @@ class Relocalizer:
 
     def _present(self, query: Keyframe) -> NDArray[np.bool_]:
         """(N,) nodes that are not where the robot has just been, nor gone from the map."""
-        own = int(np.searchsorted(self._sessions.rows, query.session))
-        newest_ns = query.stamp_ns - int(self.config.exclude_recent_time * 1e9)
-        old_enough = int(np.searchsorted(self._stamps_ns.rows[own:], newest_ns, "right"))
-        far_enough = len(self) - own - self.config.exclude_recent_keyframes
-        result = np.zeros(len(self), bool)
-        result[: own + max(0, min(old_enough, far_enough))] = True
+        older = older_places(query, self._sessions.rows, self._stamps_ns.rows, self.config)
+        result = np.arange(len(self)) < older
         if len(self._gone):
             result &= ~np.isin(self.graph.ids, self._gone)
         return result
