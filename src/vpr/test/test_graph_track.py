@@ -110,6 +110,18 @@ def test_a_stretch_is_parted_where_a_keyframe_is_handed_over():
     assert track.around(9) == (8, 8)
 
 
+def test_a_smoother_that_was_renewed_stays_as_it_is():
+    smoother, edges = driven("se3")
+    before, solved = smoother.poses(), smoother._track.solved()
+    removed = [each for each in edges if each.kind is EdgeKind.CLOSURE][-1:]
+    closure = edge(32, 82, laps(), CLOSURE, np.random.default_rng(1), False, EdgeKind.CLOSURE)
+    other = smoother.renewed(dict(enumerate(before)), removed, [closure])
+    assert {32, 82} <= set(other._track.solved()) - set(solved)
+    other.extend(edge(149, 150, laps(151), STEP, np.random.default_rng(1), False))
+    assert (len(other.poses()), len(smoother.poses())) == (151, 150)
+    np.testing.assert_array_equal(smoother.poses(), before)
+
+
 def test_what_is_barely_known_is_not_condensed():
     track, truth, rng = Track(lie_group("se3")), laps(5), np.random.default_rng(0)
     track.append(0, None)

@@ -26,6 +26,13 @@ class Runs:
         self._dimension = dimension
         self._begins: list[int] = []
 
+    def copied(self) -> Runs:
+        """The same poses, to be gone on with apart from these."""
+        other = Runs(self._type, self._dimension)
+        other.poses, other.drifts = list(self.poses), list(self.drifts)
+        other._begins = list(self._begins)
+        return other
+
     def __len__(self) -> int:
         return len(self.poses)
 

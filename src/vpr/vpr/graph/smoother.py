@@ -81,18 +81,18 @@ class Smoother:
         """The same keyframes from other poses, without some closures and with others.
 
         Costs one elimination of all factors, and nothing that grows with the closures: they are
-        not made anew, and poses that are those of the solution need no settling. This smoother is
-        not to be used any more: the new one goes on with its track.
+        not made anew, and poses that are those of the solution need no settling. This smoother
+        stays as it is.
         """
         smoother, extra = Smoother(self._config, self._group), list(added)
-        smoother._on_earth, smoother._track = self._on_earth, self._track
-        handover = self._track.hand_over(end for edge in extra for end in _ends(edge))
+        smoother._on_earth, smoother._track = self._on_earth, self._track.copied()
+        handover = smoother._track.hand_over(end for edge in extra for end in _ends(edge))
         gone = {_key(edge) for edge in removed} | {_step(ends) for ends in handover.removed}
         factors = {key: factor for key, factor in self._factors.items() if key not in gone}
-        factors |= {_step(ends): self._stretch_factor(ends) for ends in handover.added}
+        factors |= {_step(ends): smoother._stretch_factor(ends) for ends in handover.added}
         factors |= {_key(edge): self._factor(edge) for edge in extra}
         values = gtsam.Values()
-        for keyframe_id in self._track.solved():
+        for keyframe_id in smoother._track.solved():
             values.insert(_symbol(keyframe_id), self._group.element(poses[keyframe_id]))
         if self._on_earth:
             values.insert(_EARTH, self._group.estimate(self._isam, _EARTH))
@@ -294,6 +294,8 @@ def _robust_estimator(config: PoseGraphConfig) -> Any:
 
 def _isam_parameters(config: PoseGraphConfig, group: LieGroup) -> gtsam.ISAM2Params:
     parameters = gtsam.ISAM2Params()
+    # By Cholesky, a drive behind a few keyframes without odometry is found indeterminate.
+    parameters.setFactorization("QR")
     parameters.relinearizeSkip = config.relinearize_every
     limits = group.tangent(config.relinearize_translation, config.relinearize_rotation)
     thresholds = gtsam.ISAM2ThresholdMap()

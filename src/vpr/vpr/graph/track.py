@@ -48,6 +48,14 @@ class Track:
         self._places: dict[int, int] = {}
         self._solved: list[int] = []  # places of the solver's keyframes, ascending
 
+    def copied(self) -> Track:
+        """The same keyframes, to be gone on with apart from these."""
+        other = Track(self._group)
+        other._runs, other._matrices = self._runs.copied(), list(self._matrices)
+        other._ids, other._places = list(self._ids), dict(self._places)
+        other._solved = list(self._solved)
+        return other
+
     def __contains__(self, keyframe_id: int) -> bool:
         return keyframe_id in self._places
 
