@@ -6,6 +6,8 @@ import gtsam
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
+from test_graph_pose_graph import circle, closure, drifting, keyframe, make_graph, poses_of
+from test_graph_pose_graph import noise as measurement_noise
 
 from vpr.config import PoseGraphConfig
 from vpr.geometry import pose_from_xy_yaw, relative
@@ -79,6 +81,20 @@ def test_condensed_odometry_ends_within_a_hundredth_of_the_batch_error(mode):
 
 
 @pytest.mark.parametrize("mode", ["se3", "se2"])
+def test_each_closure_leaves_the_graph_within_a_hundredth_of_the_batch_error(mode):
+    truth, rng, planar = circle(laps=2, radius=30.0), np.random.default_rng(0), mode == "se2"
+    graph, ratios = make_graph(mode=mode), []
+    for i, pose in enumerate(drifting(truth, 1, planar)):
+        graph.add_keyframe(keyframe(i, pose))
+        if i > 60 and i % 7 == 0:
+            z = relative(truth[i - 60], truth[i]) @ measurement_noise(rng, 0.1, 0.02, planar)
+            assert graph.add_closure(closure(i, i - 60, z)).state == ClosureState.VERIFIED
+            error, best = batch(graph._pieces.map, mode, poses_of(graph), graph.edges())
+            ratios.append(error / best)
+    assert max(ratios) <= 1.01
+
+
+@pytest.mark.parametrize("mode", ["se3", "se2"])
 def test_poses_one_by_one_are_those_of_all(mode):
     smoother, _ = driven(mode)
     singly = [smoother.pose(i) for i in range(150)]
@@ -114,8 +130,8 @@ def test_a_smoother_that_was_renewed_stays_as_it_is():
     smoother, edges = driven("se3")
     before, solved = smoother.poses(), smoother._track.solved()
     removed = [each for each in edges if each.kind is EdgeKind.CLOSURE][-1:]
-    closure = edge(32, 82, laps(), CLOSURE, np.random.default_rng(1), False, EdgeKind.CLOSURE)
-    other = smoother.renewed(dict(enumerate(before)), removed, [closure])
+    added = edge(32, 82, laps(), CLOSURE, np.random.default_rng(1), False, EdgeKind.CLOSURE)
+    other = smoother.renewed(dict(enumerate(before)), removed, [added])
     assert {32, 82} <= set(other._track.solved()) - set(solved)
     other.extend(edge(149, 150, laps(151), STEP, np.random.default_rng(1), False))
     assert (len(other.poses()), len(smoother.poses())) == (151, 150)

@@ -309,7 +309,7 @@ class PoseGraph:
         self._accept(edge)
         correction = relative(before, smoother.pose(newest))
         if self._is_wide(correction):
-            smoother.settle()
+            smoother.relinearize()
             correction = relative(before, smoother.pose(newest))
         return EdgeVerdict(
             ClosureState.VERIFIED,

@@ -159,12 +159,16 @@ class Smoother:
         """Add an edge between two keyframes that are both here already."""
         self._add([edge])
 
+    def relinearize(self) -> None:
+        """One step of Gauss-Newton from where all that has moved is now."""
+        nothing = gtsam.NonlinearFactorGraph()
+        self._isam.update(nothing, gtsam.Values(), [], None, None, None, True)
+
     def settle(self) -> None:
         """Linearise anew and solve until the error no longer falls by a thousandth."""
         error = self.chi2()
         for _ in range(MAX_SETTLING):
-            nothing = gtsam.NonlinearFactorGraph()
-            self._isam.update(nothing, gtsam.Values(), [], None, None, None, True)
+            self.relinearize()
             previous, error = error, self.chi2()
             if abs(previous - error) <= 1e-3 * previous:
                 return
