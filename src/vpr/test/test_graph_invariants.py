@@ -40,7 +40,9 @@ class GrowingMap(RuleBasedStateMachine):
             self.sessions.append(session)
 
     @precondition(lambda self: len(self.sessions) > LAP)
-    @rule(back=st.integers(0, 5), laps=st.integers(1, 3), wrong=st.floats(0.0, 1.5))
+    @rule(
+        back=st.integers(0, 5), laps=st.integers(1, 3), wrong=st.sampled_from([0.0, 0.1, 2.0, 30.0])
+    )
     def close(self, back, laps, wrong):
         query = len(self.sessions) - 1 - back
         reference = query - laps * LAP
@@ -87,5 +89,5 @@ class GrowingMap(RuleBasedStateMachine):
         assert np.isfinite(poses).all()
 
 
-GrowingMap.TestCase.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
+GrowingMap.TestCase.settings = settings(max_examples=15, stateful_step_count=40, deadline=None)
 TestGrowingMap = GrowingMap.TestCase

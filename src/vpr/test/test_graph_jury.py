@@ -109,6 +109,15 @@ def test_a_graph_that_followed_is_solved_as_if_it_had_been_read_from_a_map(mode)
     assert graph.chi2() == pytest.approx(restored.chi2(), rel=1e-3)
 
 
+def test_a_graph_read_from_a_map_follows_too():
+    """Its solver never had the ends of closures that were refused."""
+    graph, truth = misled("se2")
+    restored = PoseGraph.restore(graph.config, graph.state())
+    assert restored.follow(judge(restored.case()))
+    assert restored.counters["readmitted"] == graph.counters["refused_inconsistent"]
+    assert furthest(restored, truth) < 0.5 * furthest(graph, truth)
+
+
 def test_a_graph_can_follow_again_and_again():
     graph, _ = misled("se2")
     first = judge(graph.case())

@@ -60,9 +60,9 @@ def yaw_of(pose: Pose) -> float:
 
 def inverse(pose: Pose) -> Pose:
     """Inverse of a rigid transform."""
-    result = np.eye(4)
-    result[:3, :3] = pose[:3, :3].T
-    result[:3, 3] = -pose[:3, :3].T @ pose[:3, 3]
+    rotation, result = pose[:3, :3].T, np.eye(4)
+    result[:3, :3] = rotation
+    result[:3, 3] -= rotation.dot(pose[:3, 3])
     return result
 
 
