@@ -155,6 +155,8 @@ def grown_clique(agreeing: NDArray[np.bool_], seed: int) -> list[int]:
     inner = agreeing[np.ix_(candidates, candidates)]
     stay = np.ones(len(candidates), bool)
     degrees = inner.sum(axis=1)
+    if (degrees == len(candidates) - 1).all():  # as usual
+        return [seed, *candidates.tolist()]
     while stay.any():
         best = int(np.argmax(np.where(stay, degrees, -1)))
         clique.append(int(candidates[best]))

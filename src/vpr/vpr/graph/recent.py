@@ -151,6 +151,8 @@ def largest_agreement(agreeing: NDArray[np.bool_]) -> int:
     From all members at once: for a window of recent closures that is a few small products, where
     one search after the other would be most of what a closure costs.
     """
+    if agreeing.sum() == len(agreeing) * (len(agreeing) - 1):  # as usual
+        return len(agreeing)
     sizes = np.ones(len(agreeing), np.int64)
     candidates, weights = agreeing.copy(), agreeing.astype(np.float64)
     while candidates.any():
