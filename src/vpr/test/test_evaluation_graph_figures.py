@@ -14,6 +14,7 @@ from vpr.evaluation.graph_figures import graph_tasks, measure
 from vpr.evaluation.graph_growth import growth_row
 from vpr.evaluation.graph_outliers import PEER_LIMIT, outlier_row, trajectory_error
 from vpr.evaluation.graph_report import draw_growth, draw_outliers, growth_table, outlier_table
+from vpr.evaluation.live_graph import live_row
 from vpr.evaluation.made_graphs import (
     city_graph,
     drive_graph,
@@ -92,6 +93,12 @@ def test_growth_is_measured_beside_gtsam(tmp_path):
     assert len(row["steps_ms"]["ours"]) == len(row["steps_ms"]["gtsam"]) == 149
     assert growth_table([row]).splitlines()[2].startswith("| city | 150, ")
     assert draw_growth(tmp_path / "growth.png", row).read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_live_graph_lets_true_revisits_in(tmp_path):
+    row = live_row("laps", two_laps(tmp_path))
+    assert (row["keyframes"], row["closures"], row["verified"]) == (600, 60, 60)
+    assert row["closure_p95_ms"] >= row["closure_p50_ms"] > 0.0
 
 
 def test_a_stopped_run_goes_on(tmp_path):

@@ -6,6 +6,7 @@ integer nanoseconds.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 
 import numpy as np
@@ -59,9 +60,9 @@ def yaw_of(pose: Pose) -> float:
 
 def inverse(pose: Pose) -> Pose:
     """Inverse of a rigid transform."""
-    result = np.eye(4)
-    result[:3, :3] = pose[:3, :3].T
-    result[:3, 3] = -pose[:3, :3].T @ pose[:3, 3]
+    rotation, result = pose[:3, :3].T, np.eye(4)
+    result[:3, :3] = rotation
+    result[:3, 3] -= rotation.dot(pose[:3, 3])
     return result
 
 
@@ -72,13 +73,13 @@ def relative(a: Pose, b: Pose) -> Pose:
 
 def rotation_angle(pose: Pose) -> float:
     """Angle of the rotation, radians in [0, pi]."""
-    cosine = (np.trace(pose[:3, :3]) - 1.0) / 2.0
-    return float(np.arccos(np.clip(cosine, -1.0, 1.0)))
+    cosine = (float(pose[0, 0] + pose[1, 1] + pose[2, 2]) - 1.0) / 2.0
+    return math.acos(min(max(cosine, -1.0), 1.0))
 
 
 def translation_norm(pose: Pose) -> float:
     """Length of the translation, metres."""
-    return float(np.linalg.norm(pose[:3, 3]))
+    return math.hypot(*pose[:3, 3].tolist())
 
 
 def interpolate(a: Pose, b: Pose, fraction: float) -> Pose:

@@ -13,6 +13,7 @@ from typing import Any
 
 from vpr.evaluation.graph_growth import growth_row
 from vpr.evaluation.graph_outliers import GROUP, outlier_row
+from vpr.evaluation.live_graph import live_row
 from vpr.evaluation.made_graphs import (
     MadeGraph,
     city_graph,
@@ -36,7 +37,7 @@ Task = tuple[str, Callable[[], Row]]
 
 def graph_tasks(data: Path | None, seeds: tuple[int, ...] = SEEDS) -> list[Task]:
     """Names of the rows, and what measures them; without data, only made-up graphs."""
-    return [*_growth_tasks(data), *_outlier_tasks(data, seeds)]
+    return [*_growth_tasks(data), *_live_tasks(data), *_outlier_tasks(data, seeds)]
 
 
 def measure(tasks: list[Task], out: Path, progress: Callable[[str], None]) -> dict[str, Row]:
@@ -63,6 +64,12 @@ def _growth_tasks(data: Path | None) -> Iterator[Task]:
     }
     for name, make in made.items():
         yield f"growth {name}", partial(_growth, name, make)
+
+
+def _live_tasks(data: Path | None) -> Iterator[Task]:
+    if data is not None:
+        file = data / "kitti_poses" / "00.txt"
+        yield "live KITTI 00", lambda: live_row("KITTI 00", read_kitti_poses(file))
 
 
 def _outlier_tasks(data: Path | None, seeds: tuple[int, ...]) -> Iterator[Task]:

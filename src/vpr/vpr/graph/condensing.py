@@ -17,77 +17,50 @@ import gtsam
 import numpy as np
 
 from vpr.graph.g2o import G2oGraph, Matrix, Measurement, continued
+from vpr.graph.odometry_runs import Runs
 from vpr.graph.solution import element_at
 
 
-class OdometryRuns:
+class OdometryRuns(Runs):
     """The vertices of a graph's order as they are appended, in runs of unbroken odometry.
 
     A vertex that hangs on another than the one before it begins a new run. Places are indices into
-    the order. Poses and covariances are held in the frame of the run's first vertex; covariances
-    are in its tangent space, gathered on the way: that of a stretch is a difference of two.
+    the order.
     """
 
     def __init__(self, graph: G2oGraph) -> None:
+        super().__init__(gtsam.Pose2 if graph.dimension == 3 else gtsam.Pose3, graph.dimension)
         self.graph = graph
-        self._type: Any = gtsam.Pose2 if graph.dimension == 3 else gtsam.Pose3
-        self._poses: list[Any] = [self._type()]
-        self._drifts: list[Matrix] = [np.zeros((graph.dimension, graph.dimension))]
-        self._begins = [0]
         self._covariances: dict[bytes, Matrix] = {}  # few differ: inverted once each
-
-    def __len__(self) -> int:
-        return len(self._poses)
+        self.begin_run()
 
     def append(self) -> None:
         """Take in the next vertex of the order."""
-        place = len(self._poses)
+        place = len(self)
         vertex = self.graph.order[place]
         m = self.graph.measurements[self.graph.tree[place - 1]]
         if self.graph.order[place - 1] not in (m.from_id, m.to_id):
-            self._poses.append(self._type())
-            self._drifts.append(np.zeros_like(self._drifts[0]))
-            self._begins.append(place)
+            self.begin_run()
             return
-        pose = continued(m, vertex, self._poses[-1])
-        change = (pose if vertex == m.to_id else self._poses[-1]).AdjointMap()
-        self._drifts.append(self._drifts[-1] + change @ self._covariance(m) @ change.T)
-        self._poses.append(pose)
-        self._begins.append(self._begins[-1])
-
-    def begin(self, place: int) -> int:
-        """Where the run of a place begins."""
-        return self._begins[place]
+        pose = continued(m, vertex, self.poses[-1])
+        change = (pose if vertex == m.to_id else self.poses[-1]).AdjointMap()
+        self.extend_run(pose, change @ self._covariance(m) @ change.T)
 
     def condensed(self, one: int, other: int) -> Measurement:
         """The stretch between two places of one run, ``one`` < ``other``, as a measurement."""
         if other == one + 1:
             return self.graph.measurements[self.graph.tree[one]]
-        back = self._poses[other].inverse().AdjointMap()
-        covariance = back @ (self._drifts[other] - self._drifts[one]) @ back.T
+        measured, covariance = self.stretch(one, other)
         information = np.linalg.inv(covariance)
         ends = self.graph.order[one], self.graph.order[other]
-        measured = self._poses[one].between(self._poses[other])
         return Measurement(*ends, measured, (information + information.T) / 2.0)
-
-    def continued(self, one: int, pose: Any, place: int) -> Any:
-        """Pose of a place by odometry alone from that of another in its run."""
-        return pose.compose(self._poses[one].between(self._poses[place]))
 
     def bridged(
         self, one: int, pose: Any, other: int, other_pose: Any, places: Sequence[int]
     ) -> list[Any]:
         """Best poses of places between two whose poses are given."""
-        moved = pose.compose(self._poses[one].inverse())  # frame of the run, as given at one
-        asked = moved.inverse().compose(other_pose).compose(self._poses[other].inverse())
-        whole = self._drifts[other] - self._drifts[one]
-        share = np.linalg.solve(whole, self._type.Logmap(asked))
-        return [
-            moved.compose(
-                self._type.Expmap((self._drifts[place] - self._drifts[one]) @ share)
-            ).compose(self._poses[place])
-            for place in places
-        ]
+        moved, share = self.shared(one, pose, other, other_pose)
+        return [self.inside(one, moved, share, place) for place in places]
 
     def _covariance(self, measurement: Measurement) -> Matrix:
         key = measurement.information.tobytes()

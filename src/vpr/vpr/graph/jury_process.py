@@ -94,4 +94,7 @@ def _serve(connection: Connection, judge_case: Callable[[Case], Ruling]) -> None
             answer: Ruling | str = judge_case(case)
         except (RuntimeError, ValueError, ArithmeticError) as error:
             answer = f"the jury failed: {error}"
-        connection.send(answer)
+        try:
+            connection.send(answer)
+        except OSError:  # its owner ended while it thought
+            return

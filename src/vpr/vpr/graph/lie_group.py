@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import gtsam
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from vpr.geometry import pose_from_xy_yaw, yaw_of
 from vpr.records import Covariance, Pose
@@ -35,6 +36,9 @@ class LieGroup(Protocol):
 
     def tangent_covariance(self, covariance: Covariance, pose: Pose) -> Matrix:
         """Covariance (d, d) in the tangent space at the pose, from geometry_msgs order."""
+
+    def moves(self, tangents: Matrix) -> NDArray[np.float64]:
+        """(N, 4, 4) poses of tangent vectors (N, d) at the identity: the exponential map."""
 
     def covariance(self, tangent: Matrix, pose: Pose) -> Covariance:
         """Inverse of ``tangent_covariance``; what the group does not hold is zero."""
@@ -75,6 +79,20 @@ class SE3:
     def tangent_covariance(self, covariance: Covariance, pose: Pose) -> Matrix:
         change = self._to_tangent(pose)
         return np.asarray(change @ covariance @ change.T)
+
+    def moves(self, tangents: Matrix) -> NDArray[np.float64]:
+        turns, shifts = tangents[:, :3], tangents[:, 3:, None]
+        angles = np.linalg.norm(turns, axis=1)[:, None, None]
+        small = angles < 1e-4  # there, the first terms of the series
+        safe = np.where(small, 1.0, angles)
+        first = np.where(small, 0.5, (1.0 - np.cos(safe)) / safe**2)
+        second = np.where(small, 1.0 / 6.0, (safe - np.sin(safe)) / safe**3)
+        cross = np.cross(turns[:, None, :], np.eye(3)).transpose(0, 2, 1)
+        result = np.tile(np.eye(4), (len(tangents), 1, 1))
+        result[:, :3, :3] = Rotation.from_rotvec(turns).as_matrix()
+        screw = np.eye(3) + first * cross + second * (cross @ cross)
+        result[:, :3, 3] = (screw @ shifts)[:, :, 0]
+        return result
 
     def covariance(self, tangent: Matrix, pose: Pose) -> Covariance:
         change = self._to_tangent(pose).T
@@ -119,6 +137,11 @@ class SE2:
     def tangent_covariance(self, covariance: Covariance, pose: Pose) -> Matrix:
         change = self._to_tangent(pose)
         return np.asarray(change @ covariance[self._PLANE] @ change.T)
+
+    def moves(self, tangents: Matrix) -> NDArray[np.float64]:
+        in_space = np.zeros((len(tangents), 6))
+        in_space[:, [3, 4, 2]] = tangents
+        return SE3().moves(in_space)
 
     def covariance(self, tangent: Matrix, pose: Pose) -> Covariance:
         change = self._to_tangent(pose).T

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -22,7 +23,7 @@ class ClosureError(ValueError):
 
 
 def _diagonal(translation_sigma: float, rotation_sigma: float) -> Covariance:
-    return np.diag(np.square([translation_sigma] * 3 + [rotation_sigma] * 3))
+    return np.diag([translation_sigma**2] * 3 + [rotation_sigma**2] * 3)
 
 
 def odometry_edge(config: PoseGraphConfig, from_id: int, to_id: int, step: Pose) -> Edge:
@@ -32,17 +33,15 @@ def odometry_edge(config: PoseGraphConfig, from_id: int, to_id: int, step: Pose)
     used.
     """
     distance, angle = translation_norm(step), rotation_angle(step)
-    translation_sigma = np.hypot(
+    translation_sigma = math.hypot(
         config.odometry_translation_sigma, config.odometry_translation_per_metre * distance
     )
-    rotation_sigma = np.linalg.norm(
-        [
-            config.odometry_rotation_sigma,
-            config.odometry_rotation_per_metre * distance,
-            config.odometry_rotation_per_radian * angle,
-        ]
+    rotation_sigma = math.hypot(
+        config.odometry_rotation_sigma,
+        config.odometry_rotation_per_metre * distance,
+        config.odometry_rotation_per_radian * angle,
     )
-    covariance = _diagonal(float(translation_sigma), float(rotation_sigma))
+    covariance = _diagonal(translation_sigma, rotation_sigma)
     return Edge(from_id, to_id, EdgeKind.ODOMETRY, ClosureState.VERIFIED, step, covariance)
 
 

@@ -103,13 +103,21 @@ def paired_chi2(
     c: Corrections, one: NDArray[np.int64], other: NDArray[np.int64], dimension: int
 ) -> NDArray[np.float64]:
     """(M,) squared Mahalanobis distances of the loops of M pairs of closures."""
-    errors = _tangent(c.matrices[one] @ np.linalg.inv(c.matrices[other]), dimension)
+    errors = _tangent(c.matrices[one] @ _inverses(c.matrices[other]), dimension)
     change = c.adjoints[one]
     covariance = c.own[one] + c.own[other] + _between(c.from_drift[one], c.from_drift[other])
     between = _between(c.to_drift[one], c.to_drift[other])
     covariance = covariance + change @ between @ change.transpose(0, 2, 1)
     solved = np.linalg.solve(covariance, errors[:, :, None])[:, :, 0]
     return np.asarray(np.einsum("nd,nd->n", errors, solved))
+
+
+def _inverses(transforms: Matrix) -> Matrix:
+    """Inverses of rigid transforms (N, k, k), homogeneous."""
+    result = transforms.copy()
+    result[:, :-1, :-1] = turned = transforms[:, :-1, :-1].transpose(0, 2, 1)
+    result[:, :-1, -1:] = -turned @ transforms[:, :-1, -1:]
+    return result
 
 
 def _tangent(transforms: Matrix, dimension: int) -> Matrix:
@@ -147,6 +155,8 @@ def grown_clique(agreeing: NDArray[np.bool_], seed: int) -> list[int]:
     inner = agreeing[np.ix_(candidates, candidates)]
     stay = np.ones(len(candidates), bool)
     degrees = inner.sum(axis=1)
+    if (degrees == len(candidates) - 1).all():  # as usual
+        return [seed, *candidates.tolist()]
     while stay.any():
         best = int(np.argmax(np.where(stay, degrees, -1)))
         clique.append(int(candidates[best]))

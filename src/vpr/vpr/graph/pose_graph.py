@@ -61,6 +61,7 @@ class PoseGraph:
         node, step = self._pieces.add(keyframe)
         if step is not None:
             self._edges.append(step)
+            self._tell_recent()
         self.counters["keyframes"] += 1
         if self.config.gps and keyframe.fix is not None:
             self._take_fix(node, keyframe.fix)
@@ -258,8 +259,7 @@ class PoseGraph:
         self.counters["closures"] += 1
 
     def _support(self, edge: Edge) -> Support:
-        self._recent.follow(self._edges[self._followed :])
-        self._followed = len(self._edges)
+        self._tell_recent()
         nodes = self._pieces.nodes
         sessions = nodes[edge.from_id].session, nodes[edge.to_id].session
         support, forgotten = self._recent.consider(edge, sessions)
@@ -269,6 +269,11 @@ class PoseGraph:
                 self._edges.append(replace(old, state=ClosureState.REJECTED, reason=reason))
                 self._reverse(self._edges[-1], "no_agreement")
         return support
+
+    def _tell_recent(self) -> None:
+        """Tell the recent closures of odometry as it comes: a closure has no time to gather it."""
+        self._recent.follow(self._edges[self._followed :])
+        self._followed = len(self._edges)
 
     def _may_join(self, edge: Edge, support: Support) -> bool:
         """Whether closures of enough keyframes agree, and no more of them tell another story."""
@@ -303,6 +308,9 @@ class PoseGraph:
         smoother.close(edge)
         self._accept(edge)
         correction = relative(before, smoother.pose(newest))
+        if self._is_wide(correction):
+            smoother.relinearize()
+            correction = relative(before, smoother.pose(newest))
         return EdgeVerdict(
             ClosureState.VERIFIED,
             f"chi2 {chi2:.1f} <= {self._gate:.1f}",
@@ -310,6 +318,14 @@ class PoseGraph:
             gate=self._gate,
             correction_translation=translation_norm(correction),
             correction_rotation=rotation_angle(correction),
+        )
+
+    def _is_wide(self, correction: Pose) -> bool:
+        """Whether what the map was linearised by no longer holds."""
+        config = self.config
+        return (
+            translation_norm(correction) > config.relinearize_translation
+            or rotation_angle(correction) > config.relinearize_rotation
         )
 
     def _join(self, edge: Edge) -> EdgeVerdict:

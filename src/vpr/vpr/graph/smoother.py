@@ -1,8 +1,11 @@
-"""One connected piece of a pose graph, solved incrementally by iSAM2 (Kaess et al., IJRR 2012)."""
+"""One connected piece of a pose graph, solved incrementally by iSAM2 (Kaess et al., IJRR 2012).
+
+iSAM2 has the keyframes with more than odometry; the others are on the ``Track`` between them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,10 +18,12 @@ from vpr.geometry import inverse
 from vpr.graph.edges import Edge, EdgeKind
 from vpr.graph.fixes import placed_earth, unplaced_earth
 from vpr.graph.lie_group import LieGroup, Matrix
+from vpr.graph.track import Ends, Track
 from vpr.records import Covariance, Pose
 
 _EARTH = int(gtsam.symbol("z", 0))  # the ENU frame; behind all keyframes
 PRIOR_SIGMA = 1e-4  # m and rad: the first pose is where the frame is, by definition
+_Key = tuple[EdgeKind | None, int, int]  # of a factor: kind, None for a prior, and its two ends
 MAX_SETTLING = 15  # Gauss-Newton steps of a full relinearisation; a handful is usual
 
 
@@ -39,36 +44,35 @@ class Smoother:
         self._on_earth = False
         self._robust = _robust_estimator(config)
         self._isam = gtsam.ISAM2(_isam_parameters(config, group))
-        self._slots: dict[tuple[int, int], int] = {}  # of closures' factors in iSAM2, by their ends
+        self._track = Track(group)
+        self._factors: dict[_Key, Any] = {}
+        self._slots: dict[_Key, int] = {}  # of the factors in iSAM2
 
     def __contains__(self, keyframe_id: int) -> bool:
-        return bool(self._isam.valueExists(_key(keyframe_id)))
+        return keyframe_id in self._track
 
     def start(self, keyframe_id: int, pose: Pose) -> None:
         """Add the first keyframe: it fixes the frame."""
-        group, graph, values = self._group, gtsam.NonlinearFactorGraph(), gtsam.Values()
+        group, values = self._group, gtsam.Values()
         noise = gtsam.noiseModel.Isotropic.Sigma(group.dimension, PRIOR_SIGMA)
-        graph.add(group.prior(_key(keyframe_id), group.element(pose), noise))
-        values.insert(_key(keyframe_id), group.element(pose))
-        self._isam.update(graph, values)
+        prior = group.prior(_symbol(keyframe_id), group.element(pose), noise)
+        values.insert(_symbol(keyframe_id), group.element(pose))
+        self._track.append(keyframe_id, None)
+        self._update({(None, keyframe_id, keyframe_id): prior}, values)
 
     def extend(self, edge: Edge) -> None:
         """Add keyframe ``edge.to_id``, placed by the edge."""
-        element = self._estimate(edge.from_id).compose(self._group.element(edge.measured))
-        graph, values = gtsam.NonlinearFactorGraph(), gtsam.Values()
-        graph.add(self._factor(edge))
-        values.insert(_key(edge.to_id), element)
-        self._isam.update(graph, values)
+        if not self._track.append(edge.to_id, edge):
+            element = self._element(edge.from_id).compose(self._group.element(edge.measured))
+            self._add([edge], {edge.to_id: element})
 
     def absorb(self, poses: dict[int, Pose], edges: Iterable[Edge]) -> None:
-        """Add many keyframes at poses close to right, with all their edges, and settle."""
-        graph, values = gtsam.NonlinearFactorGraph(), gtsam.Values()
-        added = list(edges)
-        for edge in added:
-            graph.add(self._factor(edge))
-        for keyframe_id, pose in poses.items():
-            values.insert(_key(keyframe_id), self._group.element(pose))
-        self._note_slots(added, self._isam.update(graph, values).getNewFactorsIndices())
+        """Add many keyframes, ascending, at poses close to right, with all their edges; settle."""
+        others = list(edges)
+        steps = {edge.to_id: edge for edge in others if edge.is_step}
+        on_run = {i for i in poses if self._track.append(i, steps.get(i))}
+        others = [edge for edge in others if not (edge.is_step and edge.to_id in on_run)]
+        self._add(others, {i: self._group.element(pose) for i, pose in poses.items()})
         self.settle()
 
     def renewed(
@@ -77,26 +81,22 @@ class Smoother:
         """The same keyframes from other poses, without some closures and with others.
 
         Costs one elimination of all factors, and nothing that grows with the closures: they are
-        not made anew, and poses that are those of the solution need no settling.
+        not made anew, and poses that are those of the solution need no settling. This smoother
+        stays as it is.
         """
-        smoother = Smoother(self._config, self._group)
-        smoother._on_earth = self._on_earth
-        factors, gone = self._isam.getFactorsUnsafe(), {self._slots[_ends(e)] for e in removed}
-        graph, values = gtsam.NonlinearFactorGraph(), gtsam.Values()
-        stay = [slot for slot in range(factors.size()) if slot not in gone]
-        place = {slot: i for i, slot in enumerate(stay)}
-        for slot in stay:
-            graph.add(factors.at(slot))
-        smoother._slots = {ends: place[s] for ends, s in self._slots.items() if s in place}
-        for keyframe_id, pose in poses.items():
-            values.insert(_key(keyframe_id), self._group.element(pose))
+        smoother, extra = Smoother(self._config, self._group), list(added)
+        smoother._on_earth, smoother._track = self._on_earth, self._track.copied()
+        handover = smoother._track.hand_over(end for edge in extra for end in _ends(edge))
+        gone = {_key(edge) for edge in removed} | {_step(ends) for ends in handover.removed}
+        factors = {key: factor for key, factor in self._factors.items() if key not in gone}
+        factors |= {_step(ends): smoother._stretch_factor(ends) for ends in handover.added}
+        factors |= {_key(edge): self._factor(edge) for edge in extra}
+        values = gtsam.Values()
+        for keyframe_id in smoother._track.solved():
+            values.insert(_symbol(keyframe_id), self._group.element(poses[keyframe_id]))
         if self._on_earth:
             values.insert(_EARTH, self._group.estimate(self._isam, _EARTH))
-        extra = list(added)
-        smoother._slots |= {_ends(edge): len(place) + i for i, edge in enumerate(extra)}
-        for edge in extra:
-            graph.add(self._factor(edge))
-        smoother._isam.update(graph, values)
+        smoother._update(factors, values)
         if self._on_earth:  # the fixes pull at the poses too
             smoother.settle()
         return smoother
@@ -110,18 +110,18 @@ class Smoother:
         map_T_enu = self._earth(poses, edges) if edges else None
         if map_T_enu is None:
             return []
-        graph, values, first = gtsam.NonlinearFactorGraph(), gtsam.Values(), not self._on_earth
+        first = not self._on_earth
         if first:
-            graph.add(self._earth_prior(map_T_enu))
+            values = gtsam.Values()
             values.insert(_EARTH, self._group.element(map_T_enu))
+            self._update({(None, _EARTH, _EARTH): self._earth_prior(map_T_enu)}, values)
             self._on_earth = True
         added = []
         for pose, edge in zip(poses, edges, strict=True):
             measured = inverse(map_T_enu) @ pose
             measured[:3, 3] = edge.measured[:3, 3]
             added.append(replace(edge, measured=measured))
-            graph.add(self._factor(added[-1]))
-        self._isam.update(graph, values)
+        self._add(added)
         if first:
             self.settle()
         return added
@@ -146,15 +146,9 @@ class Smoother:
         joint marginal. Both poses are first brought to the root of the Bayes tree: it is the same
         re-elimination that adding the edge needs, and makes the joint marginal cheap.
         """
-        keys = gtsam.KeyList()
-        groups = gtsam.KeyGroupMap()
-        for keyframe_id in (edge.from_id, edge.to_id):
-            keys.push_back(_key(keyframe_id))
-            groups.insert2(_key(keyframe_id), 1)
-        nothing = gtsam.NonlinearFactorGraph()
-        self._isam.update(nothing, gtsam.Values(), [], groups, None, keys, False)
-        joint = self._isam.jointMarginalCovariance([_key(edge.from_id), _key(edge.to_id)])
-        expected = self._estimate(edge.from_id).between(self._estimate(edge.to_id))
+        self._add([], root=_ends(edge))
+        joint = self._isam.jointMarginalCovariance(list(map(_symbol, _ends(edge))))
+        expected = self._element(edge.from_id).between(self._element(edge.to_id))
         jacobian = np.hstack([-expected.inverse().AdjointMap(), np.eye(self._group.dimension)])
         covariance = jacobian @ joint.fullMatrix() @ jacobian.T + self._tangent_covariance(edge)
         residual = self._group.element(edge.measured).localCoordinates(expected)
@@ -163,47 +157,94 @@ class Smoother:
 
     def close(self, edge: Edge) -> None:
         """Add an edge between two keyframes that are both here already."""
-        graph = gtsam.NonlinearFactorGraph()
-        graph.add(self._factor(edge))
-        self._note_slots([edge], self._isam.update(graph, gtsam.Values()).getNewFactorsIndices())
+        self._add([edge])
+
+    def relinearize(self) -> None:
+        """One step of Gauss-Newton from where all that has moved is now."""
+        nothing = gtsam.NonlinearFactorGraph()
+        self._isam.update(nothing, gtsam.Values(), [], None, None, None, True)
 
     def settle(self) -> None:
         """Linearise anew and solve until the error no longer falls by a thousandth."""
         error = self.chi2()
         for _ in range(MAX_SETTLING):
-            nothing = gtsam.NonlinearFactorGraph()
-            self._isam.update(nothing, gtsam.Values(), [], None, None, None, True)
+            self.relinearize()
             previous, error = error, self.chi2()
             if abs(previous - error) <= 1e-3 * previous:
                 return
 
     def pose(self, keyframe_id: int) -> Pose:
         """Best pose of one keyframe; cheap."""
-        return self._group.pose(self._estimate(keyframe_id))
+        return self._group.pose(self._element(keyframe_id))
 
     def poses(self) -> NDArray[np.float64]:
         """(N, 4, 4) best poses of all keyframes, ascending by id."""
-        poses = self._group.poses(self._isam.calculateEstimate())
-        return poses[:-1] if self._on_earth else poses
+        solved = sorted(self._track.solved())
+        poses = self._group.poses(self._isam.calculateEstimate())  # ENU, if there, behind them
+        elements = map(self._group.element, poses)
+        return self._track.poses(dict(zip(solved, elements, strict=False)))
 
     def covariance(self, keyframe_id: int) -> Covariance:
         """Marginal covariance of a keyframe's pose in this smoother's frame."""
-        tangent = np.asarray(self._isam.marginalCovariance(_key(keyframe_id)))
+        self._add([], root=[keyframe_id])
+        tangent = np.asarray(self._isam.marginalCovariance(_symbol(keyframe_id)))
         return self._group.covariance(tangent, self.pose(keyframe_id))
 
     def chi2(self) -> float:
         """Twice the error of all factors, robust weights included."""
         return 2.0 * float(self._isam.getFactorsUnsafe().error(self._isam.calculateEstimate()))
 
-    def _note_slots(self, edges: Iterable[Edge], slots: Iterable[int]) -> None:
-        self._slots |= {
-            _ends(edge): slot
-            for edge, slot in zip(edges, slots, strict=True)
-            if edge.kind is EdgeKind.CLOSURE
-        }
+    def _element(self, keyframe_id: int) -> Any:
+        if self._track.is_solved(keyframe_id):
+            return self._group.estimate(self._isam, _symbol(keyframe_id))
+        ends = self._track.around(keyframe_id)
+        one, other = (self._group.estimate(self._isam, _symbol(end)) for end in ends)
+        return self._track.element(keyframe_id, ends, (one, other))
 
-    def _estimate(self, keyframe_id: int) -> Any:
-        return self._group.estimate(self._isam, _key(keyframe_id))
+    def _add(
+        self,
+        edges: Iterable[Edge],
+        begun: dict[int, Any] | None = None,
+        root: Sequence[int] = (),
+    ) -> None:
+        """Add edges between keyframes of the track, and bring keyframes to the root.
+
+        Args:
+            begun: elements of keyframes that were appended to the track just now.
+        """
+        added, begun = list(edges), begun or {}
+        ends = {end for edge in added for end in _ends(edge)} | set(root)
+        inner = [end for end in ends if end not in begun and not self._track.is_solved(end)]
+        elements = {end: self._element(end) for end in inner} | begun
+        handover = self._track.hand_over(ends)
+        values = gtsam.Values()
+        for keyframe_id in {*handover.keyframes, *filter(self._track.is_solved, begun)}:
+            values.insert(_symbol(keyframe_id), elements[keyframe_id])
+        factors = {_step(ends): self._stretch_factor(ends) for ends in handover.added}
+        factors |= {_key(edge): self._factor(edge) for edge in added}
+        self._update(factors, values, map(_step, handover.removed), root)
+
+    def _update(
+        self,
+        factors: Mapping[_Key, Any],
+        values: gtsam.Values,
+        removed: Iterable[_Key] = (),
+        root: Iterable[int] = (),
+    ) -> None:
+        graph, slots = gtsam.NonlinearFactorGraph(), []
+        for factor in factors.values():
+            graph.add(factor)
+        for key in removed:
+            del self._factors[key]
+            slots.append(self._slots.pop(key))
+        result = self._isam.update(graph, values, slots, *_constraints(root))
+        self._slots.update(zip(factors, result.getNewFactorsIndices(), strict=True))
+        self._factors.update(factors)
+
+    def _stretch_factor(self, ends: Ends) -> Any:
+        measured, covariance = self._track.stretch(ends)
+        noise = gtsam.noiseModel.Gaussian.Covariance(covariance)
+        return self._group.between(_symbol(ends[0]), _symbol(ends[1]), measured, noise)
 
     def _tangent_covariance(self, edge: Edge) -> Matrix:
         return self._group.tangent_covariance(edge.covariance, edge.measured)
@@ -213,16 +254,34 @@ class Smoother:
         if not edge.is_step and self._robust is not None:
             noise = gtsam.noiseModel.Robust.Create(self._robust, noise)
         measured = self._group.element(edge.measured)
-        from_key = _EARTH if edge.kind is EdgeKind.FIX else _key(edge.from_id)
-        return self._group.between(from_key, _key(edge.to_id), measured, noise)
+        from_key = _EARTH if edge.kind is EdgeKind.FIX else _symbol(edge.from_id)
+        return self._group.between(from_key, _symbol(edge.to_id), measured, noise)
 
 
 def _ends(edge: Edge) -> tuple[int, int]:
     return edge.from_id, edge.to_id
 
 
-def _key(keyframe_id: int) -> int:
+def _key(edge: Edge) -> _Key:
+    return edge.kind, edge.from_id, edge.to_id
+
+
+def _step(ends: Ends) -> _Key:
+    """Of a stretch of odometry."""
+    return EdgeKind.ODOMETRY, *ends
+
+
+def _symbol(keyframe_id: int) -> int:
     return int(gtsam.symbol("x", keyframe_id))
+
+
+def _constraints(root: Iterable[int]) -> tuple[Any, ...]:
+    """Arguments of an update that brings keyframes to the root of the Bayes tree."""
+    keys, groups = gtsam.KeyList(), gtsam.KeyGroupMap()
+    for keyframe_id in root:
+        keys.push_back(_symbol(keyframe_id))
+        groups.insert2(_symbol(keyframe_id), 1)
+    return (groups, None, keys, False) if keys.size() else ()
 
 
 def _robust_estimator(config: PoseGraphConfig) -> Any:
@@ -239,6 +298,8 @@ def _robust_estimator(config: PoseGraphConfig) -> Any:
 
 def _isam_parameters(config: PoseGraphConfig, group: LieGroup) -> gtsam.ISAM2Params:
     parameters = gtsam.ISAM2Params()
+    # By Cholesky, a drive behind a few keyframes without odometry is found indeterminate.
+    parameters.setFactorization("QR")
     parameters.relinearizeSkip = config.relinearize_every
     limits = group.tangent(config.relinearize_translation, config.relinearize_rotation)
     thresholds = gtsam.ISAM2ThresholdMap()
