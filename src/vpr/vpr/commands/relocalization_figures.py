@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 console = Console()
 Row = dict[str, Any]
+PARTS = ("similarity", "probability", "relocalization", "ate")
 BY_SEQUENCES = "vpr descriptor, sequences"  # looks for later laps in the first one only
 
 
@@ -81,25 +82,35 @@ def _judge(
     out: Path,
 ) -> None:
     """Measure what of a sequence has no file yet."""
+    from vpr.config import RelocalizationConfig
     from vpr.evaluation.overlap_pictures import draw_prediction
-    from vpr.evaluation.relocalization import in_laps, relocalization_rows, similarity_row
+    from vpr.evaluation.relocalization import (
+        in_laps,
+        judged_candidates,
+        probability_rows,
+        relocalization_rows,
+        similarity_row,
+    )
     from vpr.evaluation.relocalization_loops import loop_rows
-    from vpr.relocalization.encoders import EncoderInput
+    from vpr.relocalization.relocalizer import Relocalizer
     from vpr.relocalization.reprojection import mutual, similarity_matrix
     from vpr.relocalization.rgbd import load_rgbd
     from vpr.relocalization.training import predicted_similarities
 
     name = folder.resolve().name
-    files = {part: out / part / f"{name}.json" for part in ("similarity", "relocalization", "ate")}
+    files = {part: out / part / f"{name}.json" for part in PARTS}
     if all(file.is_file() for file in files.values()):
         return
     sequence = in_laps(load_rgbd(folder, stride))
     truth = mutual(similarity_matrix(sequence, sequence))
     if not files["similarity"].is_file():
-        given = EncoderInput.of([model.patches(image) for image in sequence.images])
-        predicted = predicted_similarities(model, given)
+        predicted = predicted_similarities(model, model.given(list(sequence.images)), sequence.laps)
         draw_prediction(out / f"similarity_{name}.png", truth, predicted, sequence.laps)
         write_rows([similarity_row(sequence, predicted, truth)], files["similarity"])
+    if not files["probability"].is_file():
+        config = RelocalizationConfig.from_file()
+        judged = judged_candidates(sequence, Relocalizer(config, model), truth)
+        write_rows(probability_rows(judged, config), files["probability"])
     if not files["relocalization"].is_file():
         write_rows(relocalization_rows(sequence, searches, truth), files["relocalization"])
     if seeds and not files["ate"].is_file():
@@ -136,7 +147,7 @@ def _show_all(out: Path) -> None:
 
     parts = {
         part: [row for file in sorted((out / part).glob("*.json")) for row in _read(file)]
-        for part in ("similarity", "relocalization", "ate")
+        for part in PARTS
     }
     if parts["ate"]:
         parts["ate"] = loop_summary(parts["ate"])
@@ -150,12 +161,10 @@ def _read(file: Path) -> list[Row]:
 
 
 def _show(title: str, rows: Iterable[Row]) -> None:
+    """One column a row: there are more figures than rows."""
     rows = list(rows)
-    table = Table(title=title)
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    for name in names:
-        table.add_column(name)
-    for row in rows:
-        values = (row.get(name, "") for name in names)
-        table.add_row(*[f"{v:.3f}" if isinstance(v, float) else str(v) for v in values])
+    table = Table(title=title, show_header=False)
+    for name in dict.fromkeys(name for row in rows for name in row):
+        values = (row.get(name, "") for row in rows)
+        table.add_row(name, *[f"{v:.3f}" if isinstance(v, float) else str(v) for v in values])
     console.print(table)
