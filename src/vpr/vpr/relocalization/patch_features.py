@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from vpr.images.decoding import colour_of
 from vpr.models.activations import LayerActivations
@@ -27,7 +26,7 @@ from vpr.relocalization.patches import Patches
 WIDTH, HEIGHT = 320, 240  # px that the backbone sees an image in
 LAYERS = ("_blocks.4", "_blocks.10", "_blocks.15")  # at an 8th, 16th and 32nd of the size
 CHANNELS = 40 + 112 + 320
-QUARTERS = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]]) / 4.0  # of a patch
+QUARTERS = np.array([[-1, -1], [1, -1], [-1, 1], [1, 1]], np.float32) / 4.0  # of a patch's side
 
 
 def patch_features(images: Sequence[Image], patches: Sequence[Patches]) -> Tensor:
@@ -46,16 +45,33 @@ def patch_features(images: Sequence[Image], patches: Sequence[Patches]) -> Tenso
 
 
 def _sampled(maps: Sequence[Tensor], patches: Patches) -> Tensor:
-    """(K, C) means over four points in each patch, in maps (1, c, h, w)."""
-    size = torch.tensor(patches.size, dtype=torch.float32)
-    centres = torch.from_numpy(patches.centres)
-    points = centres[:, None] + QUARTERS * patches.pixels.shape[1]  # (K, 4, 2) px
-    grid = (2.0 * points / size - 1.0)[None]
-    found = [
-        functional.grid_sample(level, grid, padding_mode="border", align_corners=False)
-        for level in maps
-    ]
-    return torch.cat([level[0].mean(dim=2) for level in found]).T
+    """(K, C) means over four points in each patch, bilinear in maps (1, c, h, w)."""
+    side = patches.pixels.shape[1]
+    points = patches.centres[:, None] + QUARTERS * np.float32(side)
+    points /= np.array(patches.size, np.float32)
+    found = []
+    for level in maps:
+        channels, height, width = level.shape[1:]
+        weights = _weights(points, width, height)
+        found.append(torch.from_numpy(weights) @ level.reshape(channels, -1).T)
+    return torch.cat(found, dim=1)
+
+
+def _weights(points: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
+    """(K, height * width): what each cell counts in the mean over points (K, 4, 2) in 0..1."""
+    last = np.array([width - 1, height - 1], np.float32)
+    place = np.clip(points * (last + 1.0) - 0.5, 0.0, last)  # cell centres lie at halves
+    corner = np.minimum(place.astype(np.int64), np.maximum(last.astype(np.int64) - 1, 0))
+    share = place - corner
+    weights = np.zeros((len(points), height * width), np.float32)
+    rows = np.arange(len(points))[:, None]
+    for right, below in ((0, 0), (1, 0), (0, 1), (1, 1)):
+        x = np.minimum(corner[..., 0] + right, width - 1)
+        y = np.minimum(corner[..., 1] + below, height - 1)
+        across = share[..., 0] if right else 1.0 - share[..., 0]
+        down = share[..., 1] if below else 1.0 - share[..., 1]
+        np.add.at(weights, (rows, y * width + x), across * down / 4.0)
+    return weights
 
 
 @functools.cache
