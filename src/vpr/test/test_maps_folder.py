@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -367,3 +368,28 @@ def test_a_file_in_the_way_is_named(tmp_path):
     (tmp_path / "map").write_text("")
     with pytest.raises(MapError, match="cannot write a map to"):
         begin_revision(tmp_path / "map")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells what is in memory on Linux alone")
+def test_scattered_reading_does_not_bring_a_whole_column_into_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(table_module, "TAKEN_ROWS", 4)
+    content = np.random.default_rng(0).integers(0, 255, (8192, 4096), dtype=np.uint8)
+    revision = begin_revision(tmp_path)
+    with PartWriter(tmp_path, revision, "places") as writer:
+        writer.append("keyframes", {"descriptors": content})
+        digest = writer.finish(len(content), {})
+    commit(tmp_path, revision, [digest], MODEL, None)
+    column = open_part(tmp_path, "places").table("keyframes").column("descriptors", "u1", (4096,))
+    column.all()
+    assert resident_kilobytes("keyframes.descriptors") >= content.nbytes / 1024
+    column.release()
+    for row in np.random.default_rng(1).permutation(len(content)):
+        np.testing.assert_array_equal(column.take(np.array([row]))[0], content[row])
+    assert resident_kilobytes("keyframes.descriptors") < content.nbytes / 1024 / 2
+
+
+def resident_kilobytes(name):
+    lines = Path("/proc/self/smaps").read_text().splitlines()
+    mapped = [index for index, line in enumerate(lines) if name in line]
+    sizes = [next(line for line in lines[index:] if line.startswith("Rss:")) for index in mapped]
+    return sum(int(size.split()[1]) for size in sizes)

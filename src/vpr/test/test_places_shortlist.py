@@ -64,3 +64,12 @@ def test_the_smallest_maps_can_be_pruned_too(count):
     walk = smooth_walk(count)
     matches = match_descriptors(walk, walk, config(shortlist_above=1))
     assert [found.candidates[0].reference_id for found in matches] == list(range(count))
+
+
+def test_places_that_are_added_later_are_found_too():
+    walk = smooth_walk(1500)
+    shortlist = Shortlist(places_of(walk), 1000, config(shortlist_clusters=1000))
+    assert shortlist.nearest(walk[1200])[0][0] != 1200
+    shortlist.grow(500)
+    assert len(shortlist) == 1500
+    assert [shortlist.nearest(walk[row])[0][0] for row in (0, 999, 1200)] == [0, 999, 1200]

@@ -12,6 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpr.bags.reader import BagReader, header_stamp_ns
+from vpr.bags.topics import (
+    CAMERA_INFO_TOPIC,
+    DEPTH_TOPIC,
+)
 from vpr.config import (
     EmbeddingConfig,
     LoopClosureConfig,
@@ -29,9 +33,6 @@ from vpr.models.embedder import Embedder
 from vpr.places.recognizer import PlaceRecognizer
 from vpr.records import CameraModel, ClosureState, LoopClosure, Pose
 from vpr.verification.loop_closer import LoopCloser
-
-CAMERA_INFO_TOPIC = "/camera/camera_info"
-DEPTH_TOPIC = "/camera/depth/image_raw"
 
 
 class Pipeline:

@@ -9,6 +9,8 @@ from geometry_msgs.msg import TransformStamped
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from nav_msgs.msg import Odometry, Path
+from rclpy.node import Node
+from rclpy.task import Future
 from vpr_interfaces.msg import Descriptor, Keyframe, LoopClosure, PlaceMatches, PoseGraph
 from vpr_interfaces.srv import LoadMap, SaveMap
 
@@ -349,3 +351,33 @@ def test_saving_without_the_other_nodes_says_which_is_missing(probe, nodes, tmp_
     answer = probe.call(SaveMap, "save_map", SaveMap.Request(path=str(tmp_path / "map")))
     assert not answer.ok
     assert "not running: loop_closure, sequence_matching" in answer.message
+
+
+def test_a_node_that_stops_while_a_map_is_saved_is_not_waited_for(probe, nodes, tmp_path):
+    asked = []
+
+    async def never_answer(request, response):
+        asked.append(request)
+        await Future()
+        return response
+
+    stand_ins = [
+        Node(name, context=probe.context) for name in ("loop_closure", "sequence_matching")
+    ]
+    for node in stand_ins:
+        node.create_service(SaveMap, "~/save_part", never_answer)
+        probe.executor.add_node(node)
+    nodes.start("pose_graph")
+    client = probe.node.create_client(SaveMap, "save_map")
+    probe.until(client.service_is_ready)
+    answers = []
+    while not asked:  # until pose_graph has found both
+        answers.append(client.call_async(SaveMap.Request(path=str(tmp_path / "map"))))
+        probe.until(lambda: bool(asked) or answers[-1].done())
+    for node in stand_ins:
+        probe.executor.remove_node(node)
+        node.destroy_node()
+    probe.until(answers[-1].done)
+    assert "loop_closure stopped before it answered" in answers[-1].result().message
+    again = probe.call(SaveMap, "save_map", SaveMap.Request(path=str(tmp_path / "map")))
+    assert "not running: loop_closure, sequence_matching" in again.message

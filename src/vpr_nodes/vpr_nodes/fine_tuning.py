@@ -25,6 +25,7 @@ from vpr_interfaces.srv import AdoptModel
 from vpr.config import FineTuningConfig
 from vpr.learning.trainer import LOG_SUFFIX
 from vpr.models.descriptor_model import DescriptorModel, DescriptorModelError
+from vpr_nodes.answers import answer_of
 from vpr_nodes.vpr_node import VprNode, run
 
 POLL_PERIOD = 0.5  # s
@@ -170,9 +171,9 @@ class FineTuningNode(VprNode):
 
     async def _adopt(self, path: str, result: FineTune.Result) -> str:
         for client in self.adopters:
-            if not client.service_is_ready():
+            answer = await answer_of(self, client, AdoptModel.Request(path=path))
+            if answer is None:
                 return f"not adopted: {client.srv_name} is not there"
-            answer = await client.call_async(AdoptModel.Request(path=path))
             if not answer.ok:
                 return f"not adopted: {answer.message}"
             result.redescribed += answer.redescribed

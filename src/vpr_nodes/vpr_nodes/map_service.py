@@ -29,6 +29,7 @@ from vpr.maps.folder import (
     read_manifest,
 )
 from vpr.maps.table import MapError
+from vpr_nodes.answers import answer_of
 from vpr_nodes.vpr_node import STEADY
 
 if TYPE_CHECKING:
@@ -120,7 +121,8 @@ class MapService:
     ) -> Manifest:
         digests = {"graph": self._save_graph(folder, revision, whole=after is None)}
         for name, client in self._running(self._savers):
-            answer = await client.call_async(SaveMap.Request(path=str(folder), revision=revision))
+            request = SaveMap.Request(path=str(folder), revision=revision)
+            answer = await self._answer(name, client, request)
             if not answer.ok:
                 raise (PartOutdated if answer.outdated else MapError)(answer.message)
             digests[name] = PartDigest.model_validate_json(answer.digest)
@@ -161,11 +163,17 @@ class MapService:
         for name, _ in running:
             if name in OPTIONAL_PARTS and manifest.has(name):
                 open_part(folder, name)
-        for _, client in running:
-            answer = await client.call_async(LoadMap.Request(path=str(folder)))
+        for name, client in running:
+            answer = await self._answer(name, client, LoadMap.Request(path=str(folder)))
             if not answer.ok:
                 raise MapError(answer.message)
         return self.load_graph(folder)
+
+    async def _answer(self, part: str, client: Client, request: Any) -> Any:
+        answer = await answer_of(self._node, client, request)
+        if answer is None:
+            raise MapError(f"{(PARTS | OPTIONAL_PARTS)[part]} stopped before it answered")
+        return answer
 
     @staticmethod
     def _running(clients: Mapping[str, Client]) -> list[tuple[str, Client]]:

@@ -16,6 +16,7 @@ from vpr.graph.pose_graph import PoseGraph
 from vpr.graph.sessions import SessionSummary, summaries, untied, without_session
 from vpr.messages import closure_of
 from vpr.records import ClosureState, LoopClosure
+from vpr_nodes.answers import answer_of
 from vpr_nodes.conversions import time_msg
 
 if TYPE_CHECKING:
@@ -57,11 +58,11 @@ class SessionService:
         return _done(node, response, f"session {session} deleted")
 
     async def _forget_places(self, session: int) -> None:
-        if not self._forget.service_is_ready():
+        answer = await answer_of(self._node, self._forget, EditSession.Request(session=session))
+        if answer is None:
             raise PoseGraphError(
                 f"the {PLACES_OWNER} node is not running: it would go on matching the session"
             )
-        answer = await self._forget.call_async(EditSession.Request(session=session))
         if not answer.ok:
             raise PoseGraphError(answer.message)
 

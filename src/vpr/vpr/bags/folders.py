@@ -16,17 +16,18 @@ from scipy.spatial.transform import Rotation
 
 from vpr.bags.messages import SensorMessages
 from vpr.bags.reader import BagError
+from vpr.bags.topics import (
+    CAMERA_INFO_TOPIC,
+    COMPRESSED_TOPIC,
+    DEPTH_TOPIC,
+    FIX_TOPIC,
+    ODOMETRY_TOPIC,
+    TRUTH_TOPIC,
+)
 from vpr.bags.writer import BagWriter
 from vpr.evaluation.places import image_files
 from vpr.geometry import inverse, relative
 from vpr.records import CameraModel, Image, Pose
-
-COMPRESSED_TOPIC = "/camera/image_raw/compressed"
-CAMERA_INFO_TOPIC = "/camera/camera_info"
-DEPTH_TOPIC = "/camera/depth/image_raw"
-ODOMETRY_TOPIC = "/odometry"
-TRUTH_TOPIC = "/ground_truth"
-FIX_TOPIC = "/fix"
 
 START_NS = 1_700_000_000_000_000_000
 BETWEEN_TRAVERSES_NS = 15_000_000_000  # so that no place of one is recent in the next

@@ -1,4 +1,4 @@
-"""How a command ends: with its rows in a file, or with one sentence and exit status 2."""
+"""How a command ends: with a table, its rows in a file, or one sentence and exit status 2."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
+TABLE_WIDTH = 160  # characters that the widest table needs
 T = TypeVar("T")
 
 
@@ -22,8 +24,26 @@ def or_fail(work: Callable[[], T]) -> T:
         raise typer.Exit(2) from error
 
 
+def show_rows(title: str, rows: Sequence[dict[str, Any]], json_out: Path | None = None) -> None:
+    """Print rows as a table, a column for each name in any of them, and write them if asked to."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    table = Table(title=title)
+    for name in names:
+        table.add_column(name, no_wrap=True)
+    for row in rows:
+        table.add_row(*(_shown(row.get(name, "")) for name in names))
+    Console(width=max(Console().width, TABLE_WIDTH)).print(table)
+    write_rows(rows, json_out)
+
+
 def write_rows(rows: Sequence[dict[str, Any]], json_out: Path | None) -> None:
-    """Write a table's rows as JSON, if a file was asked for."""
+    """Write a table's rows as JSON, if a file was asked for; whole or not at all."""
     if json_out is not None:
         json_out.parent.mkdir(parents=True, exist_ok=True)
-        json_out.write_text(json.dumps(rows, indent=2) + "\n")
+        partial = json_out.with_name(json_out.name + ".partial")
+        partial.write_text(json.dumps(rows, indent=2) + "\n")
+        partial.replace(json_out)
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from vpr.commands.outcome import or_fail, write_rows
+from vpr.commands.outcome import or_fail, show_rows, write_rows
 
 if TYPE_CHECKING:
     from vpr.models.vlocnet import VLocNetConfig
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
 console = Console()
 
-TABLE_WIDTH = 120  # characters that the widest table needs
 MAPS = 8  # activation maps in a picture
 
 Data = Annotated[
@@ -154,14 +152,14 @@ def eval_vlocnet(
             console.print(f"[yellow]{remark}[/yellow]: the figures say little")
         answers = predict(trained.network, frames)
         rows: list[dict[str, object]] = [dict(figures(answers, frames))]
-        _show(f"{model} on {data} {part}", rows, None)
+        show_rows(f"{model} on {data} {part}", rows)
         if "pose" in config.tasks:
             rows.append(dict(trust_figures(trained, answers, frames)))
-            _show("what it says of its own certainty", rows[-1:], None)
+            show_rows("what it says of its own certainty", rows[-1:])
         if learnt_part:
             learnt = _frames(data, "train", learnt_part, config)
             rows += comparison_rows(answers, frames, learnt, params_file)
-            _show("beside the nearest keyframe", rows[2:], None)
+            show_rows("beside the nearest keyframe", rows[2:])
         if maps is not None:
             chosen = np.unique(np.linspace(0, len(frames) - 1, MAPS).astype(int))
             draw_activation_maps(trained.network, frames.images[chosen], maps)
@@ -199,7 +197,7 @@ def eval_vlocnet_ablation(
         )
         return ablation_summary(found)
 
-    _show(f"reduced network, {tested} after {learnt}", or_fail(rows), json_out)
+    show_rows(f"reduced network, {tested} after {learnt}", or_fail(rows), json_out)
 
 
 def eval_vlocnet_latency(
@@ -210,7 +208,7 @@ def eval_vlocnet_latency(
     """Time a frame, beside a bare ResNet-50 forward."""
     from vpr.evaluation.pose_regression_latency import latency_rows
 
-    _show("one frame at a time", latency_rows(device, frames), json_out)
+    show_rows("one frame at a time", latency_rows(device, frames), json_out)
 
 
 def add_to(train_app: typer.Typer, eval_app: typer.Typer) -> None:
@@ -256,13 +254,3 @@ def _frames(data: str, split: str, part: str, config: VLocNetConfig) -> PosedFra
 
 def _tell(row: dict[str, float]) -> None:
     console.print("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
-
-
-def _show(title: str, rows: list[dict[str, Any]], json_out: Path | None) -> None:
-    table = Table(title=title)
-    for name in rows[0]:
-        table.add_column(name)
-    for row in rows:
-        table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()))
-    Console(width=max(console.width, TABLE_WIDTH)).print(table)
-    write_rows(rows, json_out)

@@ -11,9 +11,8 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from vpr.commands.outcome import or_fail, write_rows
+from vpr.commands.outcome import or_fail, show_rows
 from vpr.config import EmbeddingConfig, SegmentationConfig
 
 console = Console()
@@ -33,7 +32,6 @@ ByDepth = Annotated[
     typer.Option("--by-depth", help="Similarity by what is in view; towns have depth, MSLS not."),
 ]
 
-TABLE_WIDTH = 160  # characters that the widest table needs
 UNSEEN_SEED = 9000  # towns from here on are never learnt from
 
 
@@ -152,7 +150,7 @@ def eval_segmentation(
     rows = or_fail(
         lambda: segmentation_rows(range(first_seed, first_seed + towns), params_file, picture)
     )
-    _show("segmentation, unseen towns", rows, json_out)
+    show_rows("segmentation, unseen towns", rows, json_out)
 
 
 def eval_attention(
@@ -201,7 +199,7 @@ def eval_attention(
         return attention_rows(seeds, chosen, params_file, used, kept)
 
     place = "two sessions in unseen towns" if folders is None else f"{folders[1]} in {folders[0]}"
-    _show(f"attention, {place}", or_fail(rows), json_out)
+    show_rows(f"attention, {place}", or_fail(rows), json_out)
 
 
 def eval_graded(
@@ -267,7 +265,7 @@ def eval_graded(
             )  # fmt: skip
         return graded_rows(*places, config, ways, scheme or SCHEMES, kept)
 
-    _show("graded similarity, Normal and Masked", or_fail(rows), json_out)
+    show_rows("graded similarity, Normal and Masked", or_fail(rows), json_out)
 
 
 def add_to(train_app: typer.Typer, eval_app: typer.Typer) -> None:
@@ -283,13 +281,3 @@ def add_to(train_app: typer.Typer, eval_app: typer.Typer) -> None:
 
 def _print_loss(step: int, loss: float) -> None:
     console.print(f"step {step}: loss {loss:.4f}")
-
-
-def _show(title: str, rows: list[dict[str, object]], json_out: Path | None) -> None:
-    table = Table(title=title)
-    for name in rows[0]:
-        table.add_column(name, no_wrap=True)
-    for row in rows:
-        table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()))
-    Console(width=max(console.width, TABLE_WIDTH)).print(table)
-    write_rows(rows, json_out)

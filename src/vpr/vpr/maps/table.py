@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 HEADER_BYTES = 256
 PIECE_ROWS = 8192  # rows checked together; one of 256 half-precision values is 512 bytes
+TAKEN_ROWS = 512  # scattered ones that may stay in memory; each brings 64 KB around it, or more
 _MAGIC = b"vprtable"
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -195,6 +196,7 @@ class Column:
     ) -> None:
         self._path, self._ends, self._crcs = path, ends.astype(np.int64), crcs
         self._checked = np.zeros(len(ends), bool)
+        self._taken = 0  # rows since the last release
         rows = int(self._ends[-1]) if len(ends) else 0
         shape = (rows, *kind.shape)
         self._mapping: mmap.mmap | None = None
@@ -247,10 +249,15 @@ class Column:
         pieces = np.searchsorted(self._ends, rows, "right")
         for row in rows[~self._checked[pieces]].tolist():
             self._check(row, row + 1)
-        return np.asarray(self._rows[rows])
+        taken = np.asarray(self._rows[rows])
+        self._taken += len(rows)
+        if self._taken > TAKEN_ROWS:
+            self.release()
+        return taken
 
     def release(self) -> None:
         """Keep no page of the file in this process's memory; what is read again comes back."""
+        self._taken = 0
         if self._mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
             self._mapping.madvise(mmap.MADV_DONTNEED)
 

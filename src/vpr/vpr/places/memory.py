@@ -215,7 +215,9 @@ class PlaceMemory:
         memory._stored = table
         memory._descriptors = DescriptorRows(memory.dimension, descriptors)
         for name in INDEX:
-            memory._index[name].extend(table.column(name, "int64").all())
+            column = table.column(name, "int64")
+            memory._index[name].extend(column.all())
+            column.release()
         memory._frame_ids = {str(f): i for i, f in enumerate(part.metadata["frame_ids"])}
         memory._forgotten = set(part.metadata.get(FORGOTTEN, ()))
         ids, sessions = memory.column("ids"), memory.column("sessions")

@@ -41,9 +41,9 @@ class Shortlist:
         self.clustered = count
         wanted = int(CLUSTERS_PER_ROOT * np.sqrt(count))
         clusters = max(1, min(wanted, count // TRAINING_PER_CLUSTER))
-        quantizer = faiss.IndexFlatIP(places.dimension)
+        self._clusters = faiss.IndexFlatIP(places.dimension)
         self._index = faiss.IndexIVFScalarQuantizer(
-            quantizer,
+            self._clusters,
             places.dimension,
             clusters,
             faiss.ScalarQuantizer.QT_8bit,
@@ -60,15 +60,31 @@ class Shortlist:
         self._index.nprobe = min(config.shortlist_clusters, clusters)
         self._size = config.shortlist_size
         self._sample = trained_on[:SAMPLE].astype(np.float16)
-        self._count = 0
         self._forgotten: set[tuple[int, int]] = set()
-        while self._count < count:
-            self.grow(min(PIECE, count - self._count))
+        self._fill(count)
+        self._count = count
         places.release()
 
     def __len__(self) -> int:
         """How many places, from the first, are searched."""
         return self._count
+
+    def _fill(self, count: int) -> None:
+        """Sort the places into their clusters, which take no more room than they need.
+
+        Lists that grow as places come have up to twice the room: 140 MB more at a million places.
+        """
+        pieces = [np.arange(a, min(a + PIECE, count)) for a in range(0, count, PIECE)]
+        nearest = [self._clusters.search(self._places.descriptors(rows), 1)[1] for rows in pieces]
+        clusters = [of_piece[:, 0] for of_piece in nearest]
+        lists = self._index.invlists
+        assert lists is not None
+        for cluster, size in enumerate(np.bincount(np.concatenate(clusters)).tolist()):
+            lists.resize(cluster, size)
+            lists.resize(cluster, 0)  # the room stays
+        for rows, assigned in zip(pieces, clusters, strict=True):
+            descriptors = self._places.descriptors(rows)
+            self._index.add_core(len(rows), *map(faiss.swig_ptr, (descriptors, rows, assigned)))
 
     def grow(self, count: int) -> None:
         """Also search the next ``count`` places."""

@@ -16,6 +16,16 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from vpr.bags.messages import SensorMessages
+from vpr.bags.topics import (
+    CAMERA_INFO_TOPIC,
+    COMPRESSED_TOPIC,
+    DEPTH_TOPIC,
+    FIX_TOPIC,
+    IMAGE_TOPIC,
+    LABELS_TOPIC,
+    ODOMETRY_TOPIC,
+    TRUTH_TOPIC,
+)
 from vpr.bags.writer import BagWriter
 from vpr.records import Image
 from vpr.simulation.config import SimulationConfig
@@ -23,15 +33,6 @@ from vpr.simulation.drive import Drive, plan_drive
 from vpr.simulation.sensors import dead_reckon, receive_gps, true_velocity
 from vpr.simulation.traffic import leader_gap
 from vpr.simulation.world import World, build_world, photograph
-
-IMAGE_TOPIC = "/camera/image_raw"
-COMPRESSED_TOPIC = "/camera/image_raw/compressed"
-CAMERA_INFO_TOPIC = "/camera/camera_info"
-DEPTH_TOPIC = "/camera/depth/image_raw"
-LABELS_TOPIC = "/camera/labels"
-ODOMETRY_TOPIC = "/odometry"
-FIX_TOPIC = "/fix"
-TRUTH_TOPIC = "/ground_truth"
 
 FARTHEST_DEPTH = 65.535  # m; the most 16UC1 millimetres can hold
 BATCH = 32  # images in flight, which bounds memory

@@ -1,0 +1,10 @@
+"""Where the suite's inputs lie in a bag: the names that its nodes listen to, from the root."""
+
+IMAGE_TOPIC = "/camera/image_raw"
+COMPRESSED_TOPIC = "/camera/image_raw/compressed"
+CAMERA_INFO_TOPIC = "/camera/camera_info"
+DEPTH_TOPIC = "/camera/depth/image_raw"
+LABELS_TOPIC = "/camera/labels"
+ODOMETRY_TOPIC = "/odometry"
+FIX_TOPIC = "/fix"
+TRUTH_TOPIC = "/ground_truth"
