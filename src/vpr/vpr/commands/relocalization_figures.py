@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 console = Console()
 Row = dict[str, Any]
-PARTS = ("similarity", "probability", "relocalization", "ate")
+PARTS = ("similarity", "probability", "relocalization")
+ATE = "ate"
 BY_SEQUENCES = "vpr descriptor, sequences"  # looks for later laps in the first one only
 
 
@@ -99,7 +100,9 @@ def _judge(
 
     name = folder.resolve().name
     files = {part: out / part / f"{name}.json" for part in PARTS}
-    if all(file.is_file() for file in files.values()):
+    of_seeds = {seed: out / ATE / f"{name}_{seed}.json" for seed in range(seeds)}
+    missing = {seed: file for seed, file in of_seeds.items() if not file.is_file()}
+    if all(file.is_file() for file in files.values()) and not missing:
         return
     sequence = in_laps(load_rgbd(folder, stride))
     truth = mutual(similarity_matrix(sequence, sequence))
@@ -113,9 +116,11 @@ def _judge(
         write_rows(probability_rows(judged, config), files["probability"])
     if not files["relocalization"].is_file():
         write_rows(relocalization_rows(sequence, searches, truth), files["relocalization"])
-    if seeds and not files["ate"].is_file():
+    if missing:
         of_any_view = {name: s for name, s in searches.items() if name != BY_SEQUENCES}
-        write_rows(loop_rows(sequence, of_any_view, range(seeds)), files["ate"])
+        driven = loop_rows(sequence, of_any_view, list(missing))
+        for file, rows in zip(missing.values(), driven, strict=True):
+            write_rows(rows, file)
 
 
 def _model(path: Path | None) -> S3eModel:
@@ -147,10 +152,10 @@ def _show_all(out: Path) -> None:
 
     parts = {
         part: [row for file in sorted((out / part).glob("*.json")) for row in _read(file)]
-        for part in PARTS
+        for part in (*PARTS, ATE)
     }
-    if parts["ate"]:
-        parts["ate"] = loop_summary(parts["ate"])
+    if parts[ATE]:
+        parts[ATE] = loop_summary(parts[ATE])
     for title, rows in parts.items():
         _show(title, rows)
 
