@@ -93,6 +93,7 @@ def _judge(
         similarity_row,
     )
     from vpr.evaluation.relocalization_loops import loop_rows
+    from vpr.evaluation.view_search import asked_once
     from vpr.relocalization.relocalizer import Relocalizer
     from vpr.relocalization.reprojection import mutual, similarity_matrix
     from vpr.relocalization.rgbd import load_rgbd
@@ -104,6 +105,7 @@ def _judge(
     missing = {seed: file for seed, file in of_seeds.items() if not file.is_file()}
     if all(file.is_file() for file in files.values()) and not missing:
         return
+    searches = {name: asked_once(search) for name, search in searches.items()}
     sequence = in_laps(load_rgbd(folder, stride))
     truth = mutual(similarity_matrix(sequence, sequence))
     if not files["similarity"].is_file():

@@ -97,6 +97,18 @@ def by_place_descriptor(params_file: Path | None = None) -> Search:
     return search
 
 
+def asked_once(search: Search) -> Search:
+    """The same for a single sequence, whose answer is kept for those who ask again."""
+    kept: list[Similarities] = []
+
+    def found(sequence: RgbdSequence) -> Similarities:
+        if not kept:
+            kept.append(search(sequence))
+        return kept[0]
+
+    return found
+
+
 def embeddings(model: S3eModel, sequence: RgbdSequence) -> NDArray[np.float32]:
     """(N, D) embeddings of unit length of a sequence's images."""
     images = list(sequence.images)
