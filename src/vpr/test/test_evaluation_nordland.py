@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import cv2
 import numpy as np
-import pytest
 
 from vpr.evaluation import nordland
-from vpr.evaluation.day_night import DayNightRow
+from vpr.evaluation.sequences import Comparison, evaluate_method
+from vpr.evaluation.traverses import Tolerance
 
 TUNNEL = 50  # a frame of the line, dark in winter
 
@@ -27,6 +29,9 @@ def test_what_is_learned_on_a_stretch_is_tried_on_the_next(tmp_path, monkeypatch
     told = []
     table = nordland.nordland_table(tmp_path, tmp_path / "out", told.append, epochs=1)
     assert told == table.rows
+    monkeypatch.setattr(nordland, "train_sequence", None)  # all is kept: nothing is done again
+    monkeypatch.setattr(nordland.FamilyMember, "evaluate", None)
+    assert nordland.nordland_table(tmp_path, tmp_path / "out", epochs=1) == table
     methods = table.by_method()
     single = {each.tested: each.row for each in methods["single"]}
     assert single[":30"].queries == 30
@@ -38,7 +43,13 @@ def test_what_is_learned_on_a_stretch_is_tried_on_the_next(tmp_path, monkeypatch
     assert table.picture.stat().st_size > 1000
 
 
-def test_gain_is_paired_by_town():
-    first = DayNightRow("single", "single", (0.5, 0.7), (0.2, 0.2))
-    better = DayNightRow("seqmatch", "seqmatch", (0.6, 0.9), (0.2, 0.2))
-    assert better.gain_over(first) == pytest.approx((0.15, 0.05))
+def test_standing_frames_have_the_answer_of_the_one_they_came_to_stand_at():
+    walk = np.random.default_rng(1).standard_normal((12, 32)).astype(np.float32)
+    walk /= np.linalg.norm(walk, axis=1, keepdims=True)
+    stood = np.repeat(np.arange(12), [4, *[1] * 11])  # three frames more at the first place
+    right = [frozenset([int(place)]) for place in stood]
+    compared = Comparison(walk, walk, right, Tolerance(0.0, "frames"), answers=stood)
+    row = evaluate_method(compared, "sequence_matching", 3)
+    assert (row.queries, row.recalls[0]) == (15, 1.0)
+    elsewhere = replace(compared, answers=np.maximum(stood - 1, 0))
+    assert evaluate_method(elsewhere, "sequence_matching", 3).recalls[0] == 4 / 15

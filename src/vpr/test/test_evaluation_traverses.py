@@ -127,11 +127,14 @@ def test_stops_are_taken_out_of_each_drive_by_its_own_images(tmp_path):
     winter = brightness(tmp_path / "winter", [20, 60, 60, 60, 80, 80, 120])
     assert moving(summer, 5.0) == [0, 1, 5, 6]
     correct = same_places(summer, winter, Tolerance(0, "frames"))
-    references, queries, right = without_stops(summer, winter, correct, 5.0)
-    assert references.names == ("00000", "00001", "00005", "00006")
-    assert queries.names == ("00000", "00001", "00004", "00006")
-    assert right == [{0}, {1}, {1}, {3}]  # summer still stood where winter had moved on
-    assert without_stops(summer, winter, correct, 0.0)[2] == correct
+    driven = without_stops(summer, winter, correct, 5.0)
+    assert driven.references.names == ("00000", "00001", "00005", "00006")
+    assert driven.queries.names == ("00000", "00001", "00004", "00006")
+    assert driven.answers.tolist() == [0, 1, 1, 1, 2, 2, 3]
+    assert driven.correct == [{0}, {1}, {1}, {1}, {1}, {2}, {3}]  # winter moved on a frame before
+    unchanged = without_stops(summer, winter, correct, 0.0)
+    assert unchanged.correct == correct
+    assert unchanged.answers.tolist() == [*range(7)]
 
 
 def test_frames_that_creep_on_are_kept_once_they_have_changed(tmp_path):

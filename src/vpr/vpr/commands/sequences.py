@@ -39,13 +39,22 @@ Spacing = Annotated[float, typer.Option(help="Thin traverses with positions to t
 @contextmanager
 def _explained() -> Iterator[None]:
     """Errors that are somebody's data as one sentence and exit status 2."""
+    from vpr.evaluation.kept_rows import KeptRowsError
     from vpr.evaluation.places import EvaluationError
     from vpr.learning.sequence_training import SequenceTrainingError
     from vpr.models.weights import WeightsError
+    from vpr.simulation.day_night import TownError
 
     try:
         yield
-    except (ConfigError, EvaluationError, SequenceTrainingError, WeightsError) as error:
+    except (
+        ConfigError,
+        EvaluationError,
+        KeptRowsError,
+        SequenceTrainingError,
+        TownError,
+        WeightsError,
+    ) as error:
         Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False)
         raise typer.Exit(2) from error
 
@@ -64,7 +73,10 @@ def eval_sequence(
     ] = 0.0,
     stillness: Annotated[
         float,
-        typer.Option(help="Take out frames that differ less from the last, grey levels; 0: none."),
+        typer.Option(
+            help="Frames that differ less from the last one, grey levels, are a stop and have the "
+            "answer of the last one; 0: none is."
+        ),
     ] = 0.0,
     transform: Annotated[
         list[Path] | None, typer.Option(help="Of 'vpr train sequence', one frame; repeat.")
@@ -80,7 +92,7 @@ def eval_sequence(
     params_file: ParamsFile = None,
 ) -> None:
     """Recall@1/5/20 of the family of sequence methods between two traverses."""
-    from vpr.evaluation.sequences import RANKS, evaluate_family, evaluate_method
+    from vpr.evaluation.sequences import FROZEN, RANKS, evaluate_method, learned_family
 
     with _explained():
         compared = _comparison(
@@ -97,7 +109,8 @@ def eval_sequence(
         )
         transforms, shortlisters = transform or [], shortlister or []
         if table:
-            rows = evaluate_family(compared, sequence_length, transforms, shortlisters)
+            members = [*FROZEN, *learned_family(transforms, shortlisters)]
+            rows = [member.evaluate(compared, sequence_length) for member in members]
         elif transforms:
             best = {"transform": str(transforms[-1])}
             rows = [evaluate_method(compared, "seqmatchnet", sequence_length, **best)]
@@ -147,12 +160,14 @@ def _comparison(
         drives = [thinned(drive, spacing) for drive in drives]
     within = Tolerance(tolerance, "frames" if drives[0].positions is None else "m")
     correct = same_places(drives[0], drives[1], within)
-    references, queries, correct = without_stops(drives[0], drives[1], correct, stillness)
     if darkest > 0.0:
-        correct = without_dark(references, queries, correct, darkest)
-    described = [describe(drive, model, params_file) for drive in (references, queries)]
-    name = model_name(references, model)
-    return Comparison(described[0], described[1], correct, within, name)
+        correct = without_dark(drives[0], drives[1], correct, darkest)
+    driven = without_stops(drives[0], drives[1], correct, stillness)
+    described, asked = (
+        describe(drive, model, params_file) for drive in (driven.references, driven.queries)
+    )
+    name = model_name(drives[0], model)
+    return Comparison(described, asked, driven.correct, within, name, driven.answers)
 
 
 def _draw_curve(file: Path, compared: Any, transforms: list[Path]) -> None:
@@ -216,26 +231,24 @@ def train_sequence(
 
 def eval_nordland(
     data: Annotated[Path, typer.Argument(help="Folder with winter and summer.")],
-    out: Annotated[Path, typer.Option(help="Folder for transforms and picture.")],
+    out: Annotated[Path, typer.Option(help="Folder for rows, transforms and picture.")],
     epochs: Annotated[int | None, typer.Option(help="Of every training.")] = None,
 ) -> None:
-    """Train on one stretch of Nordland, test on the next: the whole family and the curve."""
+    """Train on one stretch of Nordland, test on the next: the whole family and the curve.
+
+    A run that was cut short goes on where it was.
+    """
     import numpy as np
 
     from vpr.evaluation.nordland import LENGTH, TOLERANCE, StretchRow, nordland_table
     from vpr.evaluation.sequences import RANKS
 
-    file = out / "nordland.jsonl"
-
-    def keep(row: StretchRow) -> None:
-        """A run that is stopped leaves the rows it had."""
-        with file.open("a") as stream:
-            stream.write(json.dumps(row.to_json()) + "\n")
+    def tell(each: StretchRow) -> None:
+        recall = f"{each.row.recalls[0]:.3f}"
+        console.print(f"{each.tested:>8} {each.row.method}: {recall}", highlight=False)
 
     with _explained():
-        out.mkdir(parents=True, exist_ok=True)
-        file.unlink(missing_ok=True)
-        made = nordland_table(data, out, keep, epochs=epochs)
+        made = nordland_table(data, out, tell, epochs=epochs)
     shown = Table("method", *(f"recall@{k}" for k in RANKS), "recall@1 by stretch")
     shown.title = f"winter in summer, {LENGTH} frames, tolerance {TOLERANCE}, mean over stretches"
     for method, rows in made.by_method().items():
@@ -249,19 +262,29 @@ def eval_nordland(
 
 
 def eval_day_night(
-    out: Annotated[Path, typer.Option(help="Folder for transforms.")],
+    out: Annotated[Path, typer.Option(help="Folder for towns, transforms and rows.")],
     epochs: Annotated[int | None, typer.Option(help="Of every training.")] = None,
-    learned: Annotated[int, typer.Option(help="Towns to learn from.", min=1, max=10)] = 2,
+    learned: Annotated[
+        str, typer.Option(help="first:last of towns learned, as in Python.")
+    ] = "1:3",
+    unseen: Annotated[str, typer.Option(help="The same of towns tried.")] = "11:16",
     night_noise: Annotated[
         float, typer.Option(help="Grey levels; the more, the harder the nights.", min=0)
     ] = 6.0,
+    drawings: Annotated[
+        int, typer.Option(help="Nights of each learned town, with other noise.", min=1)
+    ] = 1,
 ) -> None:
-    """Simulated night found in day, in towns that were not trained on: the four rows."""
-    from vpr.evaluation.day_night import LENGTH, TOLERANCE, day_night_rows
+    """Simulated night found in day, in towns that were not trained on: the four rows.
 
+    A run that was cut short goes on where it was.
+    """
+    from vpr.evaluation.day_night import LENGTH, TOLERANCE, DayNightTrial
+
+    given: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
     with _explained():
-        towns = range(1, learned + 1)
-        rows = day_night_rows(out, towns, epochs=epochs, night_noise=night_noise)
+        towns = _seeds(learned), _seeds(unseen)
+        rows = DayNightTrial(out, *towns, night_noise, drawings).rows(**given)
     shown = Table("loss", "mining", "single image", f"{LENGTH} frames", "gain", "spread")
     shown.title = f"recall@1, mean over {len(rows[0].recalls)} unseen towns, tolerance {TOLERANCE}"
     for row in rows:
@@ -270,6 +293,17 @@ def eval_day_night(
         cells = [f"{mean:.3f}" for mean in figures] + [f"{gain:+.3f}", f"{spread:.3f}"]
         shown.add_row(row.loss, row.mining, *cells)
     console.print(shown)
+
+
+def _seeds(towns: str) -> range:
+    """Raises ConfigError for what are not ``first:last`` with a town between them."""
+    try:
+        first, last = (int(word) for word in towns.split(":"))
+    except ValueError as error:
+        raise ConfigError(f"towns '{towns}' are not first:last") from error
+    if not 0 <= first < last:
+        raise ConfigError(f"towns {towns} are none")
+    return range(first, last)
 
 
 def eval_candidates(

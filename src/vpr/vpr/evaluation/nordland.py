@@ -1,15 +1,16 @@
 """Nordland, winter found in summer: learned on one stretch of the line, tried on the next.
 
 The four rows of loss and mining, the whole family, and recall against the length of sequences. The
-train stands in stations for up to nine minutes, in fifty frames that show the same: which of them
-is meant nothing can tell. They are taken out of both seasons, each by its own images; the frozen
-descriptor is also tried with them.
+train stands in stations for up to nine minutes, in fifty frames that show the same. Sequences are
+therefore matched along what was driven: frames of a stop are taken out of both seasons, each by its
+own images, and a standing query has the answer of the frame it came to stand at. Every frame
+counts, tunnels apart; the frozen descriptor is also tried with the stops left in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpr.config import SequenceTrainingConfig
+from vpr.evaluation.kept_rows import KeptRows
 from vpr.evaluation.places import read_image
 from vpr.evaluation.sequences import (
+    FROZEN,
     Comparison,
+    FamilyMember,
     SequenceRow,
     draw_recall_by_length,
-    evaluate_family,
-    evaluate_method,
+    learned_family,
     without_dark,
 )
 from vpr.evaluation.traverses import (
@@ -40,11 +43,14 @@ from vpr.models.seqnet import save_seqnet
 
 STRETCHES = (":580", "604:1184", "1208:")  # frames; 24 between two of them are in neither
 TUNNEL = 15.0  # mean grey value up to which a frame does not count, in either season
-STILLNESS = 5.0  # grey levels; standing frames differ by up to 1.5, moving ones by 14 and more
+STILLNESS = 8.0  # grey levels; of two frames in a row 14 % differ by less than 3.5, 84 % by more
 TOLERANCE = Tolerance(1.0, "frames")
 LENGTH = 11
-LENGTHS = (1, 3, 5, 7, 11)
+LENGTHS = (1, 3, 5, 7, 11, 15)
 SHORTLISTER_WINDOW = 5  # SeqNet S5
+STOPS_LEFT_IN = "stops left in"
+MOVING_ALONE = "moving frames alone"
+SEQMATCHNET = "seqmatch loss / seqmatch mining, sequence"  # drawn of the learned rows
 
 
 @dataclass(frozen=True)
@@ -54,10 +60,6 @@ class StretchRow:
     trained: str
     tested: str
     row: SequenceRow
-
-    def to_json(self) -> dict[str, Any]:
-        """The row under the names of its columns."""
-        return {"trained": self.trained, "tested": self.tested} | self.row.to_json()
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,9 @@ def nordland_table(
     report: Callable[[StretchRow], None] = lambda row: None,
     epochs: int | None = None,
 ) -> SeasonTable:
-    """Train, evaluate and draw; the files of the transforms and the picture go into ``out``.
+    """Train, evaluate and draw; rows, transforms and the picture go into ``out``.
+
+    A run that was cut short goes on behind its last row or training.
 
     Args:
         data: folder with ``winter`` and ``summer``.
@@ -89,103 +93,149 @@ def nordland_table(
 
     Raises:
         EvaluationError: images are missing or damaged.
+        KeptRowsError: the rows in ``out`` are of other settings.
     """
-    summer, winter = (read_traverse(data / season, "nordland") for season in ("summer", "winter"))
-    rows: list[StretchRow] = []
-
-    def adder(trained: str, tested: str) -> Callable[[SequenceRow], None]:
-        def add(row: SequenceRow) -> None:
-            rows.append(StretchRow(trained, tested, row))
-            report(rows[-1])
-
-        return add
-
-    moving: dict[str, Comparison] = {}
-    for frames in STRETCHES:
-        add = adder("", frames)
-        standing, moving[frames] = _comparisons(cut(summer, frames), cut(winter, frames))
-        for method in ("single", "sequence_matching"):
-            add(evaluate_method(standing, method, LENGTH).named(f"{method}, stops left in"))
-        evaluate_family(moving[frames], LENGTH, report=add)
-    learned = {frames: _train(frames, moving[frames], out, epochs) for frames in STRETCHES}
-    for trained, tested in zip(STRETCHES, STRETCHES[1:] + STRETCHES[:1], strict=True):
-        transforms, shortlister = learned[trained]
-        files = transforms, [shortlister]
-        evaluate_family(moving[tested], LENGTH, *files, adder(trained, tested), frozen=False)
-    last = {frames: str(transforms[-1]) for frames, (transforms, _) in learned.items()}
-    curves = {
-        "sequence matching": _curve(moving, "sequence_matching"),
-        "smoothing": _curve(moving, "smoothing"),
-        "SeqMatchNet": _curve(moving, "seqmatchnet", last),
-    }
+    trial = _Trial(data, out, epochs)
+    rows = []
+    for row in trial.rows():
+        rows.append(row)
+        report(row)
+    curves = trial.curves()
     picture = draw_recall_by_length(out / "nordland_recall_by_length.png", curves, TOLERANCE)
     return SeasonTable(rows, curves, picture)
 
 
-def _comparisons(references: Traverse, queries: Traverse) -> list[Comparison]:
-    """With the stops left in, and without them."""
-    features: dict[Path, NDArray[np.float32]] = {}
-    for drive in (references, queries):
-        made = feature_grid.grid_features(map(read_image, drive.files))
-        features.update(zip(drive.files, made, strict=True))
-    correct = same_places(references, queries, TOLERANCE)
-    return [
-        _comparison(*without_stops(references, queries, correct, stillness), features)
-        for stillness in (0.0, STILLNESS)
-    ]
+class _Stretch:
+    """One stretch of the line: along what was driven, and frame by frame as it was taken."""
+
+    def __init__(self, frames: str, summer: Traverse, winter: Traverse) -> None:
+        references, queries = cut(summer, frames), cut(winter, frames)
+        features: dict[Path, NDArray[np.float32]] = {}
+        for drive in (references, queries):
+            made = feature_grid.grid_features(map(read_image, drive.files))
+            features.update(zip(drive.files, made, strict=True))
+        correct = same_places(references, queries, TOLERANCE)
+        counted = without_dark(references, queries, correct, TUNNEL)
+
+        def compared(stillness: float) -> Comparison:
+            driven = without_stops(references, queries, counted, stillness)
+            there, asked = (
+                feature_grid.standardised(np.stack([features[file] for file in drive.files]))
+                for drive in (driven.references, driven.queries)
+            )
+            model = feature_grid.model_name()
+            return Comparison(there, asked, driven.correct, TOLERANCE, model, driven.answers)
+
+        self.frames = frames
+        self.driven, self.as_taken = compared(STILLNESS), compared(0.0)
+        assert self.driven.answers is not None
+        self._first_asked = np.unique(self.driven.answers, return_index=True)[1]
+
+    def moving_alone(self) -> Comparison:
+        """As ``driven``, where of each stop the first frame alone counts."""
+        correct = [frozenset[int]()] * len(self.driven.correct)
+        for frame in self._first_asked:
+            correct[frame] = self.driven.correct[frame]
+        return replace(self.driven, correct=correct)
+
+    def pair(self) -> TraversePair:
+        """What is learned from: the middle one of the right places of each moving frame."""
+        right = [sorted(self.driven.correct[frame]) for frame in self._first_asked]
+        truth = [places[len(places) // 2] if places else -1 for places in right]
+        descriptors = self.driven.references, self.driven.queries
+        return TraversePair(f"Nordland {self.frames}", *descriptors, np.array(truth, np.int64))
 
 
-def _comparison(
-    references: Traverse,
-    queries: Traverse,
-    correct: list[frozenset[int]],
-    features: dict[Path, NDArray[np.float32]],
-) -> Comparison:
-    counted = without_dark(references, queries, correct, TUNNEL)
-    summer, winter = (
-        feature_grid.standardised(np.stack([features[file] for file in drive.files]))
-        for drive in (references, queries)
-    )
-    return Comparison(summer, winter, counted, TOLERANCE, feature_grid.model_name())
+class _Trial:
+    """What the table is made of; each row and each transform is computed once and kept."""
 
+    def __init__(self, data: Path, out: Path, epochs: int | None) -> None:
+        self._given: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
+        settings = {
+            "stretches": STRETCHES,
+            "stillness": STILLNESS,
+            "descriptor": feature_grid.model_name(),
+            "training": SequenceTrainingConfig.from_file(**self._given).model_dump(),
+        }
+        self._kept = KeptRows(out / "nordland.json", settings)
+        self._out = out
+        summer, winter = (read_traverse(data / name, "nordland") for name in ("summer", "winter"))
+        self._stretches = [_Stretch(frames, summer, winter) for frames in STRETCHES]
+        before = self._stretches[-1:] + self._stretches[:-1]
+        self._pairs = list(zip(before, self._stretches, strict=True))  # learned on, tested on
+        self._learned: dict[str, list[FamilyMember]] = {}
 
-def _curve(
-    stretches: dict[str, Comparison], method: str, learned: dict[str, str] | None = None
-) -> list[tuple[int, float]]:
-    """Recall@1 by length, mean over the stretches.
+    def rows(self) -> Iterator[StretchRow]:
+        """The frozen descriptor on every stretch, then what was learned on the one before."""
+        single, matched = FROZEN[0], FROZEN[-1]
+        for each in self._stretches:
+            for member in FROZEN:
+                yield self._row(member, each.driven, each.frames)
+            others = {MOVING_ALONE: each.moving_alone(), STOPS_LEFT_IN: each.as_taken}
+            for kind, compared in others.items():
+                for member in (single, matched):
+                    named = replace(member, name=f"{member.name}, {kind}")
+                    yield self._row(named, compared, each.frames)
+        for before, each in self._pairs:
+            for member in self._family_of(before):
+                yield self._row(member, each.driven, each.frames, before.frames)
 
-    Args:
-        learned: a transform by the stretch it was learned on; each is tried on the stretch after.
-    """
-    tested = list(stretches.values())
-    files = [""] * len(tested) if learned is None else list(learned.values())
-    pairs = list(zip(tested[1:] + tested[:1], files, strict=True))
+    def curves(self) -> dict[str, list[tuple[int, float]]]:
+        """Mean recall@1 over the stretches by length."""
+        left_in = replace(FROZEN[-1], name=f"{FROZEN[-1].name}, {STOPS_LEFT_IN}")
+        curves: dict[str, list[tuple[int, float]]] = {
+            name: [] for name in ("sequence matching", STOPS_LEFT_IN, "smoothing", "SeqMatchNet")
+        }
+        for length in LENGTHS:
+            rows: dict[str, list[StretchRow]] = {name: [] for name in curves}
+            for before, each in self._pairs:
+                drawn = {
+                    "sequence matching": (FROZEN[-1], each.driven, ""),
+                    STOPS_LEFT_IN: (left_in, each.as_taken, ""),
+                    "smoothing": (FROZEN[1], each.driven, ""),
+                    "SeqMatchNet": (self._seqmatchnet(before), each.driven, before.frames),
+                }
+                for name, (member, compared, trained) in drawn.items():
+                    rows[name].append(self._row(member, compared, each.frames, trained, length))
+            for name, of_stretches in rows.items():
+                mean = float(np.mean([each.row.recalls[0] for each in of_stretches]))
+                curves[name].append((length, mean))
+        return curves
 
-    def recall(length: int) -> float:
-        rows = [evaluate_method(c, method, length, transform=file) for c, file in pairs]
-        return float(np.mean([row.recalls[0] for row in rows]))
+    def _row(
+        self,
+        member: FamilyMember,
+        compared: Comparison,
+        tested: str,
+        trained: str = "",
+        length: int = LENGTH,
+    ) -> StretchRow:
+        learned = f", learned on {trained}" if trained else ""
+        name = f"{member.name}, {length} frames, on {tested}{learned}"
+        kept = self._kept.row(name, lambda: member.evaluate(compared, length).to_json())
+        return StretchRow(trained, tested, SequenceRow.from_json(kept))
 
-    return [(length, recall(length)) for length in LENGTHS]
+    def _seqmatchnet(self, stretch: _Stretch) -> FamilyMember:
+        return next(each for each in self._family_of(stretch) if each.name == SEQMATCHNET)
 
+    def _family_of(self, stretch: _Stretch) -> list[FamilyMember]:
+        """What the transforms learned on a stretch allow: four of one frame, and the S5."""
+        if stretch.frames not in self._learned:
+            transforms = [
+                self._trained(stretch, f"{loss}_{mining}", loss=loss, mining=mining)
+                for loss in ("single", "seqmatch")
+                for mining in ("single", "seqmatch")
+            ]
+            s5 = self._trained(stretch, "s5", window=SHORTLISTER_WINDOW, loss="single")
+            self._learned[stretch.frames] = learned_family(transforms, [s5])
+        return self._learned[stretch.frames]
 
-def _train(
-    frames: str, compared: Comparison, out: Path, epochs: int | None
-) -> tuple[list[Path], Path]:
-    """Files of the four transforms, SeqMatch loss with SeqMatch mining last, and of the S5."""
-    truth = [sorted(places)[len(places) // 2] if places else -1 for places in compared.correct]
-    descriptors = compared.references, compared.queries
-    pair = TraversePair(f"Nordland {frames}", *descriptors, np.array(truth, np.int64))
-    given: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
-    folder = out / f"trained_on_{frames.replace(':', '_')}"
-
-    def trained(name: str, **settings: Any) -> Path:
-        config = SequenceTrainingConfig.from_file(**settings, **given)
-        save_seqnet(train_sequence([pair], config, compared.model).network, folder / name)
-        return folder / name
-
-    transforms = [
-        trained(f"{loss}_{mining}.safetensors", loss=loss, mining=mining)
-        for loss in ("single", "seqmatch")
-        for mining in ("single", "seqmatch")
-    ]
-    return transforms, trained("s5.safetensors", window=SHORTLISTER_WINDOW, loss="single")
+    def _trained(self, stretch: _Stretch, name: str, **settings: Any) -> Path:
+        """The file of a transform, learned unless it is there."""
+        folder = self._out / f"trained_on_{stretch.frames.replace(':', '_')}"
+        file = folder / f"{name}.safetensors"
+        if not file.exists():
+            config = SequenceTrainingConfig.from_file(**settings, **self._given)
+            made = train_sequence([stretch.pair()], config, stretch.driven.model)
+            save_seqnet(made.network, file)
+        return file

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,16 +51,29 @@ class SequenceRow:
             "queries": self.queries
         }
 
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> SequenceRow:
+        """A row as ``to_json`` has it; raises KeyError where something is missing."""
+        recalls = tuple(float(row[f"recall@{k}"]) for k in RANKS)
+        return cls(str(row["method"]), int(row["frames"]), recalls, int(row["queries"]))
+
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is compared: two traverses' descriptors and which references are right."""
+    """What is compared: two traverses' descriptors and which references are right.
+
+    Attributes:
+        correct: the right references of each frame that is asked for.
+        model: what made the descriptors, where that is known.
+        answers: the row of ``queries`` whose match answers for each of them; None: its own.
+    """
 
     references: NDArray[np.float32]
     queries: NDArray[np.float32]
     correct: list[frozenset[int]]
     tolerance: Tolerance
-    model: str = ""  # what made the descriptors, where that is known
+    model: str = ""
+    answers: NDArray[np.int64] | None = None
 
     def check(self, length: int) -> None:
         """Raises EvaluationError where a traverse is too short, says nothing, or is not finite."""
@@ -140,45 +153,56 @@ def evaluate_method(compared: Comparison, method: str, length: int, **settings: 
         compared.references, compared.queries, config, max(RANKS), compared.model
     )
     ranked = [[match.reference_id for match in matches.candidates] for matches in found]
+    if compared.answers is not None:
+        ranked = [ranked[row] for row in compared.answers]
     recalls = tuple(recall_at(k, ranked, compared.correct) for k in RANKS)
     return SequenceRow(method, length, recalls, sum(bool(truth) for truth in compared.correct))
 
 
-def evaluate_family(
-    compared: Comparison,
-    length: int,
-    transforms: Sequence[Path] = (),
-    shortlisters: Sequence[Path] = (),
-    report: Callable[[SequenceRow], None] = lambda row: None,
-    frozen: bool = True,
-    **settings: Any,
-) -> list[SequenceRow]:
+@dataclass(frozen=True)
+class FamilyMember:
+    """One line of the table: what it is called, and the configuration that picks it."""
+
+    name: str
+    method: str
+    settings: dict[str, str]
+
+    def evaluate(self, compared: Comparison, length: int) -> SequenceRow:
+        """As ``evaluate_method``, under the name of the line."""
+        return evaluate_method(compared, self.method, length, **self.settings).named(self.name)
+
+
+FROZEN = tuple(
+    FamilyMember(method, method, {})
+    for method in ("single", "smoothing", "delta", "sequence_matching")
+)
+
+
+def learned_family(
+    transforms: Sequence[Path], shortlisters: Sequence[Path] = ()
+) -> list[FamilyMember]:
     """Every method that the given files allow.
 
     Args:
-        transforms: of one frame (S1, SeqMatchNet); each is a row of its own.
+        transforms: of one frame (S1, SeqMatchNet); each by single images and by sequences.
         shortlisters: of several frames (S5); alone, and re-ranked by the last of ``transforms``.
-        report: told of each row as it is ready.
-        frozen: also those methods that need no file.
+
+    Raises:
+        WeightsError: one of them is no such file.
     """
-    rows: list[SequenceRow] = []
-
-    def add(name: str, method: str, **more: str) -> None:
-        rows.append(evaluate_method(compared, method, length, **settings, **more).named(name))
-        report(rows[-1])
-
-    for method in ("single", "smoothing", "delta", "sequence_matching") if frozen else ():
-        add(method, method)
+    members = []
     for path in transforms:
-        record = read_seqnet(path).training_record
+        record, file = read_seqnet(path).training_record, {"transform": str(path)}
         name = f"{record.get('loss', '?')} loss / {record.get('mining', '?')} mining"
-        add(f"{name}, single image", "seqnet_single", transform=str(path))
-        add(f"{name}, sequence", "seqmatchnet", transform=str(path))
+        members.append(FamilyMember(f"{name}, single image", "seqnet_single", file))
+        members.append(FamilyMember(f"{name}, sequence", "seqmatchnet", file))
     for path in shortlisters:
-        add(f"seqnet S{read_seqnet(path).window}", "seqnet_single", transform=str(path))
+        file = {"transform": str(path)}
+        members.append(FamilyMember(f"seqnet S{read_seqnet(path).window}", "seqnet_single", file))
         if transforms:
-            add("hvpr", "hvpr", transform=str(transforms[-1]), shortlister=str(path))
-    return rows
+            files = {"transform": str(transforms[-1]), "shortlister": str(path)}
+            members.append(FamilyMember("hvpr", "hvpr", files))
+    return members
 
 
 def draw_recall_by_length(

@@ -45,6 +45,21 @@ class Traverse:
 
 
 @dataclass(frozen=True)
+class WithoutStops:
+    """Two traverses without their stops; every frame of the query traverse still has an answer.
+
+    Attributes:
+        correct: the right ``references`` of each query frame there was.
+        answers: (Q,) the row of ``queries`` whose match is the answer for it.
+    """
+
+    references: Traverse
+    queries: Traverse
+    correct: list[frozenset[int]]
+    answers: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
 class Tolerance:
     """How far a right match may be from the query's place."""
 
@@ -157,18 +172,20 @@ def moving(traverse: Traverse, stillness: float) -> list[int]:
 
 def without_stops(
     references: Traverse, queries: Traverse, correct: list[frozenset[int]], stillness: float
-) -> tuple[Traverse, Traverse, list[frozenset[int]]]:
-    """Both traverses without the frames of their own stops, and what is right among the others.
+) -> WithoutStops:
+    """Both traverses without the frames of their own stops, as ``moving`` sees them.
 
-    For a reference frame that is taken out stands the last one that was kept before it. With a
+    For a reference frame that is taken out stands the last one that was kept before it; a query
+    frame that is taken out has the answer of the last one that was asked before it. With a
     stillness of 0 all frames stay.
     """
     if stillness == 0.0:
-        return references, queries, correct
+        return WithoutStops(references, queries, correct, np.arange(len(queries)))
     kept, asked = moving(references, stillness), moving(queries, stillness)
     stands_for = np.searchsorted(kept, np.arange(len(references)), "right") - 1
-    right = [frozenset(stands_for[sorted(correct[query])].tolist()) for query in asked]
-    return _chosen(references, kept), _chosen(queries, asked), right
+    answers = np.searchsorted(asked, np.arange(len(queries)), "right") - 1
+    right = [frozenset(stands_for[sorted(places)].tolist()) for places in correct]
+    return WithoutStops(_chosen(references, kept), _chosen(queries, asked), right, answers)
 
 
 def _grey(file: Path) -> NDArray[np.float32]:

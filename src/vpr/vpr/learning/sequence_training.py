@@ -22,6 +22,7 @@ from vpr.models.seqnet import SeqNet
 from vpr.places.convolution import centred_sequence_distances, descriptor_distances
 from vpr.places.encoders import normalised, standing_still_before
 
+PRINCIPAL_ROWS = 2048  # descriptors, at most, that the principal directions are taken from
 SMALLEST_VARIANCE = 1e-3  # of the largest; what is below it is noise that whitening would blow up
 
 
@@ -108,7 +109,7 @@ def _started(pairs: Sequence[TraversePair], config: SequenceTrainingConfig, sour
     """A network that begins as the PCA-whitening of the training descriptors."""
     every = np.concatenate([part for pair in pairs for part in (pair.references, pair.queries)])
     mean = every.mean(axis=0)
-    variances, directions = _principal(every - mean)
+    variances, directions = _principal(every[:: -(-len(every) // PRINCIPAL_ROWS)] - mean)
     kept = min(config.outputs, int((variances > SMALLEST_VARIANCE * variances[0]).sum()))
     scales = variances[:kept] ** (-0.5 * config.whitening)
     record = {
@@ -135,7 +136,7 @@ def _principal(centred: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArr
         variances, vectors = np.linalg.eigh(rows.T @ rows)
         return variances[::-1], vectors[:, ::-1].T
     variances, weights = np.linalg.eigh(rows @ rows.T)
-    directions = weights[:, ::-1].T @ rows
+    directions = (weights.T @ rows)[::-1]  # a product of what is reversed would not be BLAS's
     lengths = np.linalg.norm(directions, axis=1, keepdims=True)
     return variances[::-1], directions / np.maximum(lengths, 1e-12)
 

@@ -88,8 +88,9 @@ class DescriptorRows:
             MapError: the map is damaged.
         """
         result = np.empty(len(self), np.float32)
+        wanted = np.ascontiguousarray(descriptor, np.float32)
         for first, rows in self.pieces():
-            result[first : first + len(rows)] = dot_products(rows, descriptor)
+            _compare(np.asarray(rows).view(np.uint16), wanted, result[first : first + len(rows)])
         return result
 
     def at(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numba import njit
@@ -24,12 +23,13 @@ RESOLUTION = 2.0**-10  # of a row's values; int16 holds -32 .. 32, beyond which 
 LARGEST = np.iinfo(np.int16).max
 SMALLEST_RING = 256  # slots
 ROOM_SHARE = 8  # one slot more for so many, for places to come
-PHASES = 10  # kept at most for each slope
+PHASES = 10  # kept for each slope that is not whole
 ROUNDING = 1e-6  # a line that just reaches a step aside may be rounded over it
 
 Positions = NDArray[np.int64]
 Values = NDArray[np.int16]
 Sums = NDArray[np.int32]
+Reals = NDArray[np.float64]
 
 
 @njit(cache=True, nogil=True)
@@ -59,14 +59,37 @@ def _exchange_in(ring: Sums, first: int, added: Values, removed: Values) -> None
 
 
 @njit(cache=True, nogil=True)
-def _exchange(
-    rings: Sums, firsts: Positions, added: Values, firsts_removed: Positions, removed: Values
+def _first_slot(slope: float, phase: float, frame: int, slots: int) -> int:
+    """Slot of the line that passes position 0 at a frame."""
+    return -int(np.floor(slope * frame + phase)) % slots
+
+
+@njit(cache=True, nogil=True)
+def _add_row(
+    rings: Sums, slopes: Reals, phases: Reals, frame: int, values: Values, sign: int
 ) -> None:
-    """Add one row to each ring from its first slot on and take another out, in one pass."""
+    """Add a frame's dense row to each ring."""
+    for which in range(len(rings)):
+        first = _first_slot(slopes[which], phases[which], frame, rings.shape[1])
+        _add(rings[which], first, values, sign)
+
+
+@njit(cache=True, nogil=True)
+def _exchange(
+    rings: Sums,
+    slopes: Reals,
+    phases: Reals,
+    frame: int,
+    added: Values,
+    frame_removed: int,
+    removed: Values,
+) -> None:
+    """Add one frame's row to each ring and take another's out, in one pass."""
     slots = rings.shape[1]
-    for which in range(len(firsts)):
-        ring, first = rings[which], firsts[which]
-        shift = (firsts_removed[which] - first) % slots
+    for which in range(len(rings)):
+        ring, slope, phase = rings[which], slopes[which], phases[which]
+        first = _first_slot(slope, phase, frame, slots)
+        shift = (_first_slot(slope, phase, frame_removed, slots) - first) % slots
         if shift > slots // 2:
             shift -= slots
         low, high = max(0, shift), min(len(added), len(removed) + shift)
@@ -82,12 +105,36 @@ def _exchange(
 
 
 @njit(cache=True, nogil=True)
+def _centred(slope: float, phases: Reals, first: int, last: int, frame: int) -> int:
+    """Which of a slope's phases is nearest to half a step from stepping aside at a frame."""
+    best, least = first, 1.0
+    for which in range(first, last):
+        line = slope * frame + phases[which]
+        off = abs(line - np.floor(line) - 0.5)
+        if off < least:
+            best, least = which, off
+    return best
+
+
+@njit(cache=True, nogil=True)
 def _highest(
-    rings: Sums, which: Positions, firsts: Positions, scale: float, result: NDArray[np.float32]
+    rings: Sums,
+    slopes: Reals,
+    phases: Reals,
+    bounds: Positions,
+    frame: int,
+    scale: float,
+    result: NDArray[np.float32],
 ) -> None:
-    """Largest of some rings' sums, each read from its own first slot on, times ``scale``."""
-    for index in range(len(which)):
-        ring, start = rings[which[index]], firsts[which[index]]
+    """Largest sum over the slopes, each by its best phase now, times ``scale``.
+
+    ``bounds``: (slopes + 1,) the first phase of each slope.
+    """
+    for index in range(len(bounds) - 1):
+        slope = slopes[bounds[index]]
+        which = _centred(slope, phases, bounds[index], bounds[index + 1], frame)
+        ring = rings[which]
+        start = _first_slot(slope, phases[which], frame, len(ring))
         whole = min(len(result), len(ring) - start)
         for sums, of_part in (
             (ring[start : start + whole], result[:whole]),
@@ -100,12 +147,18 @@ def _highest(
 
 @njit(cache=True, nogil=True)
 def _add_at(
-    rings: Sums, firsts: Positions, positions: Positions, values: Values, sign: int
+    rings: Sums,
+    slopes: Reals,
+    phases: Reals,
+    frame: int,
+    positions: Positions,
+    values: Values,
+    sign: int,
 ) -> None:
-    """As ``_add`` to each ring, at the given positions after its first slot."""
+    """As ``_add_row``, of a row that has values at some positions alone."""
     slots = rings.shape[1]
-    for which in range(len(firsts)):
-        ring, first = rings[which], firsts[which]
+    for which in range(len(rings)):
+        ring, first = rings[which], _first_slot(slopes[which], phases[which], frame, slots)
         for k in range(len(positions)):
             slot = first + positions[k]
             ring[slot if slot < slots else slot - slots] += sign * np.int32(values[k])
@@ -114,16 +167,20 @@ def _add_at(
 @njit(cache=True, nogil=True)
 def _highest_at(
     rings: Sums,
-    which: Positions,
-    firsts: Positions,
+    slopes: Reals,
+    phases: Reals,
+    bounds: Positions,
+    frame: int,
     positions: Positions,
     scale: float,
     result: NDArray[np.float32],
 ) -> None:
-    """As ``_highest``, at the given positions."""
+    """As ``_highest``, at some positions alone."""
     slots = rings.shape[1]
-    for index in range(len(which)):
-        ring, first = rings[which[index]], firsts[which[index]]
+    for index in range(len(bounds) - 1):
+        slope = slopes[bounds[index]]
+        which = _centred(slope, phases, bounds[index], bounds[index + 1], frame)
+        ring, first = rings[which], _first_slot(slope, phases[which], frame, slots)
         for k in range(len(positions)):
             slot = first + positions[k]
             mean = np.float32(ring[slot if slot < slots else slot - slots]) * np.float32(scale)
@@ -152,9 +209,11 @@ class LineRow:
 class LineSums:
     """The sums of some slopes and phases, one for each line that passes within the window."""
 
-    def __init__(self, slopes: NDArray[np.float64], phases: NDArray[np.float64]) -> None:
-        """Slopes and phases (S,), pair by pair."""
-        self._slopes, self._phases = slopes, phases
+    def __init__(self, slopes: Reals, phases: list[Reals]) -> None:
+        """Slopes (S,), and the phases kept for each."""
+        counts = [len(values) for values in phases]
+        self._slopes, self._phases = np.repeat(slopes, counts), np.concatenate(phases)
+        self._bounds: Positions = np.cumsum([0, *counts])
         self.clear(SMALLEST_RING)
 
     @property
@@ -164,20 +223,15 @@ class LineSums:
 
     def clear(self, slots: int) -> None:
         """Forget all sums and have room for so many lines of each slope."""
-        self._rings: NDArray[np.int32] = np.zeros((len(self._slopes), slots), np.int32)
-
-    def off_centre(self, frame: int) -> NDArray[np.float64]:
-        """(S,) how far, 0 .. 0.5, lines are at a frame from the middle between two steps aside."""
-        return np.asarray(np.abs((self._slopes * frame + self._phases) % 1.0 - 0.5))
+        self._rings: Sums = np.zeros((len(self._slopes), slots), np.int32)
 
     def add(self, row: LineRow, sign: int) -> None:
         """Add a row to the lines through its positions, or with sign -1 take it out."""
-        firsts = self._first_slots(row.frame)
-        if row.positions is not None:
-            _add_at(self._rings, firsts, row.positions, row.values, sign)
-            return
-        for ring, first in zip(self._rings, firsts, strict=True):
-            _add(ring, first, row.values, sign)
+        lines = self._rings, self._slopes, self._phases, row.frame
+        if row.positions is None:
+            _add_row(*lines, row.values, sign)
+        else:
+            _add_at(*lines, row.positions, row.values, sign)
 
     def exchange(self, added: LineRow, removed: LineRow) -> None:
         """Add one row and take out another."""
@@ -185,29 +239,21 @@ class LineSums:
             self.add(added, 1)
             self.add(removed, -1)
             return
-        firsts = self._first_slots(added.frame), self._first_slots(removed.frame)
-        _exchange(self._rings, firsts[0], added.values, firsts[1], removed.values)
+        lines = self._rings, self._slopes, self._phases
+        _exchange(*lines, added.frame, added.values, removed.frame, removed.values)
 
-    def highest(
-        self, which: NDArray[np.int64], frame: int, count: int, scale: float
-    ) -> NDArray[np.float32]:
-        """(count,) over some slopes' lines through positions 0 .. count - 1 at a frame, scaled."""
+    def highest(self, frame: int, count: int, scale: float) -> NDArray[np.float32]:
+        """(count,) over the slopes' lines through positions 0 .. count - 1 at a frame, scaled."""
         result = np.empty(count, np.float32)
-        _highest(self._rings, which, self._first_slots(frame), scale, result)
+        _highest(self._rings, self._slopes, self._phases, self._bounds, frame, scale, result)
         return result
 
-    def highest_at(
-        self, which: NDArray[np.int64], frame: int, positions: Positions, scale: float
-    ) -> NDArray[np.float32]:
+    def highest_at(self, frame: int, positions: Positions, scale: float) -> NDArray[np.float32]:
         """As ``highest``, of the lines through the given positions."""
         result = np.empty(len(positions), np.float32)
-        _highest_at(self._rings, which, self._first_slots(frame), positions, scale, result)
+        lines = self._rings, self._slopes, self._phases, self._bounds, frame
+        _highest_at(*lines, positions, scale, result)
         return result
-
-    def _first_slots(self, frame: int) -> NDArray[np.int64]:
-        """(S,) slots of the lines that pass position 0 at a frame."""
-        moved = np.floor(self._slopes * frame + self._phases).astype(np.int64)
-        return np.asarray(-moved % self.slots)
 
 
 class LineMatcher:
@@ -217,12 +263,10 @@ class LineMatcher:
     as zero.
     """
 
-    def __init__(self, length: int, slopes: NDArray[np.float64]) -> None:
+    def __init__(self, length: int, slopes: Reals) -> None:
         self._length = length
-        phases = [_phases_of(float(slope), length) for slope in slopes]
-        counts = [len(values) for values in phases]
-        self._sums = LineSums(np.repeat(slopes, counts), np.concatenate(phases))
-        self._firsts = np.cumsum([0, *counts])  # of each slope, among the sums
+        slopes = _distinct(slopes, length)
+        self._sums = LineSums(slopes, [_phases_of(float(slope)) for slope in slopes])
         self._span = int(np.ceil(np.abs(slopes).max() * length)) + 2
         self._rows: deque[LineRow] = deque()
         self._frame = 0
@@ -266,11 +310,11 @@ class LineMatcher:
 
     def best(self, count: int) -> NDArray[np.float32]:
         """(count,) best mean over the slopes of the lines that end at each position."""
-        return self._sums.highest(self._centred(), self._frame, count, self._scale)
+        return self._sums.highest(self._frame, count, self._scale)
 
     def best_at(self, positions: Positions) -> NDArray[np.float32]:
         """As ``best``, at the given positions alone."""
-        return self._sums.highest_at(self._centred(), self._frame, positions, self._scale)
+        return self._sums.highest_at(self._frame, positions, self._scale)
 
     def _make_room(self, slots: int) -> None:
         if slots <= self._sums.slots:
@@ -278,12 +322,6 @@ class LineMatcher:
         self._sums.clear(slots + max(SMALLEST_RING, slots // ROOM_SHARE))
         for row in self._rows:
             self._sums.add(row, 1)
-
-    def _centred(self) -> NDArray[np.int64]:
-        """Of each slope the sums whose phase is best now."""
-        off = self._sums.off_centre(self._frame)
-        bounds = pairwise(self._firsts.tolist())
-        return np.array([first + off[first:last].argmin() for first, last in bounds])
 
     @property
     def _scale(self) -> float:
@@ -301,11 +339,13 @@ def load_kernels() -> None:
         matcher.best_at(places)
 
 
-def _phases_of(slope: float, length: int) -> NDArray[np.float64]:
-    """As few as needed: lines that hardly slope need not step aside within the window at all."""
-    if slope.is_integer():
-        return np.array([0.5])
-    drift = abs(slope - round(slope)) * (length - 1)
-    enough = int(1.0 / (1.0 - 2.0 * drift) + ROUNDING) + 1 if drift < 0.5 else PHASES
-    count = min(enough, PHASES)
-    return np.arange(count) / count
+def _distinct(slopes: Reals, length: int) -> Reals:
+    """Slopes whose lines differ: one that steps aside nowhere in the window is as good as whole."""
+    whole = np.rint(slopes)
+    aside = np.abs(slopes - whole) * (length - 1)
+    return np.asarray(np.unique(np.where(aside < 0.5 - ROUNDING, whole, slopes)))
+
+
+def _phases_of(slope: float) -> Reals:
+    """A whole slope's lines are the same whatever the phase."""
+    return np.array([0.5]) if slope.is_integer() else np.arange(PHASES) / PHASES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -275,9 +276,9 @@ class PlaceRecognizer:
     def _memory_for(self, descriptor: NDArray[np.float32], model: str) -> PlaceMemory:
         if descriptor.ndim != 1 or descriptor.size == 0:
             raise DescriptorError(f"a descriptor is a vector, not an array {descriptor.shape}")
-        if not np.isfinite(descriptor).all():
+        length = math.sqrt(float(descriptor @ descriptor))
+        if not math.isfinite(length):
             raise DescriptorError("descriptor has a value that is not finite")
-        length = float(np.linalg.norm(descriptor))
         if abs(length - 1.0) > UNIT_LENGTH_TOLERANCE:
             raise DescriptorError(f"descriptor is not L2-normalised: its length is {length:.3g}")
         memory = self._memory
@@ -354,25 +355,26 @@ class PlaceRecognizer:
             as_best = calibration.as_best(distances, impostors, searched)
         threshold = self._config.min_probability
         source = MatchSource.SEQUENCE if found.frames > 1 else MatchSource.SINGLE
+        places = found.places[best]
+        rows = zip(
+            *(memory.column(name)[places].tolist() for name in ("ids", "sessions", "stamps_ns")),
+            *(values[best].tolist() for values in (found.similarities, found.scores)),
+            probabilities.tolist(),
+            (as_best >= threshold).tolist(),
+            strict=True,
+        )
         candidates = tuple(
             PlaceMatch(
-                reference_id=int(memory.column("ids")[place]),
-                reference_session=int(memory.column("sessions")[place]),
-                reference_stamp_ns=int(memory.column("stamps_ns")[place]),
-                distance=min(max(1.0 - float(similarity), 0.0), 2.0),
-                sequence_score=float(score),
-                probability=float(probability),
+                reference_id=reference,
+                reference_session=session,
+                reference_stamp_ns=stamp_ns,
+                distance=min(max(1.0 - similarity, 0.0), 2.0),
+                sequence_score=score,
+                probability=probability,
                 source=source,
             )
-            for place, similarity, score, probability, would_be in zip(
-                found.places[best],
-                found.similarities[best],
-                found.scores[best],
-                probabilities,
-                as_best,
-                strict=True,
-            )
-            if would_be >= threshold
+            for reference, session, stamp_ns, similarity, score, probability, kept in rows
+            if kept
         )
         if candidates:
             return candidates, ""
@@ -446,7 +448,8 @@ def distinct_maxima(
         if remaining[best] == -np.inf:
             break
         found.append(best)
-        around = (places[best] - separation + 1, places[best] + separation)
-        first, last = np.searchsorted(places, around)
+        place = places[best]
+        first = places.searchsorted(place - separation + 1)
+        last = places.searchsorted(place + separation)
         remaining[first:last] = -np.inf
     return np.asarray(found, np.int64)
