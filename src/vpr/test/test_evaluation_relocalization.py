@@ -4,10 +4,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from made_up_wall import wall
 
+from vpr.config import RelocalizationConfig
 from vpr.evaluation.bag_of_words import VocabularyTree, l1_similarities, orb_descriptors
-from vpr.evaluation.relocalization import in_laps, relocalization_rows, similarity_row
+from vpr.evaluation.relocalization import (
+    in_laps,
+    judged_candidates,
+    probability_rows,
+    relocalization_rows,
+    similarity_row,
+)
 from vpr.evaluation.relocalization_cost import keyframe_rate, query_costs
 from vpr.evaluation.relocalization_loops import (
     NO_LOOPS,
@@ -15,8 +23,9 @@ from vpr.evaluation.relocalization_loops import (
     loop_rows,
     loop_summary,
 )
-from vpr.evaluation.view_search import by_encoder, by_graph, by_words
+from vpr.evaluation.view_search import asked_once, by_encoder, by_graph, by_words
 from vpr.relocalization.model import S3eModel
+from vpr.relocalization.relocalizer import Relocalizer
 from vpr.relocalization.reprojection import mutual, similarity_matrix
 from vpr.relocalization.rgbd import RgbdError
 
@@ -51,6 +60,26 @@ def test_a_recording_in_one_go_has_its_first_half_as_map(hall):
     assert in_laps(hall) is hall
 
 
+def test_every_candidate_of_a_lost_view_is_judged(hall, truth):
+    config = RelocalizationConfig.from_file(candidate_separation=2, top_k=3)
+    torch.manual_seed(0)
+    relocalizer = Relocalizer(config, S3eModel("sparse", 16, patch_count=64, dimension=32))
+    judged = judged_candidates(hall, relocalizer, truth)
+    assert len(judged.best().right) == 24
+    assert judged.best().right.all()  # the second lap shows the same as the first
+    best, further = probability_rows(judged, config)
+    assert best["right"] == 1.0
+    assert "fitting_midpoint" not in best  # all are right: no curve fits
+    assert further["number"] == len(judged.right) - 24
+
+
+def test_a_search_is_asked_once():
+    asked = []
+    search = asked_once(lambda sequence: asked.append(sequence) or np.eye(2))
+    assert np.array_equal(search("level"), search("level"))
+    assert asked == ["level"]
+
+
 def test_errors_of_similarity_leave_the_diagonal_out(hall, truth):
     row = similarity_row(hall, np.zeros_like(truth), truth)
     apart = ~np.eye(len(truth), dtype=bool)
@@ -68,7 +97,8 @@ def test_odometry_drifts_the_same_for_the_same_seed(hall):
 
 
 def test_true_loops_halve_the_trajectory_error(hall, truth):
-    rows = loop_rows(hall, {"right": lambda _: truth}, range(2))
+    seeds = loop_rows(hall, {"right": lambda _: truth}, range(2))
+    rows = [row for of_seed in seeds for row in of_seed]
     summary = {row["method"]: row for row in loop_summary(rows)}
     assert summary["right"]["ate_m"] < 0.5 * summary[NO_LOOPS]["ate_m"]
     assert summary["right"]["loops_taken"] > 5

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vpr.relocalization.encoders import EncoderInput, make_encoder
+from vpr.relocalization.encoders import PIXEL_VALUES, EncoderInput, make_encoder, patch_pixels
 from vpr.relocalization.graph_network import GraphNetwork, chain
 from vpr.relocalization.loss import graph_query_loss, shrinkage
 from vpr.relocalization.patches import PatchExtractor
@@ -17,11 +17,16 @@ from vpr.relocalization.query import (
     inverse_cross_entropy,
 )
 from vpr.relocalization.reference_graph import ReferenceGraph, ReferenceGraphError
+from vpr.relocalization.similarity_scale import SimilarityScale, centred_cosines
 
 
 def textured(seed):
     blocks = np.random.default_rng(seed).integers(0, 256, (30, 40, 3))
     return np.kron(blocks, np.ones((8, 8, 1))).astype(np.uint8)
+
+
+def shown(patches):
+    return EncoderInput.of(patches, patch_pixels(patches))
 
 
 def embeddings(count, dimension=8):
@@ -37,9 +42,9 @@ def network(dimension=8):
 def test_an_encoder_learns_which_images_are_alike(kind):
     torch.manual_seed(0)
     extract = PatchExtractor(16, 32)
-    given = EncoderInput.of([extract(textured(seed // 2)) for seed in range(16)])
+    given = shown([extract(textured(seed // 2)) for seed in range(16)])
     truth = torch.block_diag(*[torch.ones(2, 2)] * 8)
-    encoder = make_encoder(kind, 16)
+    encoder = make_encoder(kind, PIXEL_VALUES, 16)
     optimizer = torch.optim.Adam(encoder.parameters(), 1e-3)
     losses = []
     for _ in range(25):
@@ -55,22 +60,58 @@ def test_an_encoder_learns_which_images_are_alike(kind):
 def test_images_in_a_batch_do_not_see_each_other():
     patches = [PatchExtractor(32, 32)(textured(seed)) for seed in (1, 2, 3)]
     for kind in ("vit", "sparse"):
-        encoder = make_encoder(kind, 16).eval()
-        together = encoder(EncoderInput.of(patches))
-        alone = torch.cat([encoder(EncoderInput.of([p])) for p in patches])
+        encoder = make_encoder(kind, PIXEL_VALUES, 16).eval()
+        together = encoder(shown(patches))
+        alone = torch.cat([encoder(shown([p])) for p in patches])
         assert torch.allclose(together, alone, atol=1e-5)
 
 
-def test_mirroring_twice_gives_the_image_back():
-    given = EncoderInput.of([PatchExtractor(16, 32)(textured(1))])
-    again = given.flipped().flipped()
-    assert torch.equal(again.pixels, given.pixels)
-    assert torch.allclose(again.places, given.places)
+@pytest.mark.parametrize("kind", ["vit", "sparse"])
+def test_an_encoder_begins_with_how_alike_the_patches_are(kind):
+    torch.manual_seed(0)
+    extract = PatchExtractor(16, 32)
+    given = shown([extract(textured(seed // 2)) for seed in range(24)])
+    encoder = make_encoder(kind, PIXEL_VALUES, 32)
+    encoder.patch.begin(given.values)
+    means = encoder.patch.scaling(given.values.flatten(0, 1)).reshape(given.values.shape).mean(1)
+    similar = [
+        centred_cosines(values, torch.ones(24, dtype=torch.bool)).detach()
+        for values in (means, encoder(given))
+    ]
+    apart = ~torch.eye(24, dtype=torch.bool)
+    assert np.corrcoef(similar[0][apart], similar[1][apart])[0, 1] > 0.5
+
+
+def test_a_graph_network_begins_with_the_ranking_of_the_embeddings():
+    rows = torch.nn.functional.normalize(torch.from_numpy(embeddings(40, 64)), dim=1)
+    features = distribution(network(64)(rows, torch.zeros(2, 0, dtype=torch.int64)).detach())
+    by_graph = inverse_cross_entropy(features, features)
+    apart = ~torch.eye(40, dtype=torch.bool)
+    assert np.corrcoef(by_graph[apart], (rows @ rows.T)[apart])[0, 1] > 0.8
+
+
+def test_what_all_views_of_a_map_share_says_nothing():
+    rows = torch.from_numpy(embeddings(20, 16))
+    of_map = torch.arange(20) < 10
+    assert torch.allclose(
+        centred_cosines(rows, of_map), centred_cosines(rows + 50.0, of_map), atol=1e-3
+    )
+
+
+def test_a_scale_rises_and_lowers_the_error():
+    rng = np.random.default_rng(0)
+    truth = np.where(rng.random(4000) < 0.7, 0.0, rng.random(4000)).astype(np.float32)
+    cosines = np.clip(0.3 + 0.5 * truth + rng.normal(0, 0.1, 4000), -1, 1).astype(np.float32)
+    scale = SimilarityScale()
+    before = np.abs(scale(cosines) - truth).mean()
+    scale.fit(cosines, truth)
+    assert (np.diff(scale(np.linspace(-1, 1, 200))) >= 0).all()
+    assert np.abs(scale(cosines) - truth).mean() < 0.5 * before
 
 
 def test_unknown_encoders_are_refused():
     with pytest.raises(ValueError, match="resnet"):
-        make_encoder("resnet")
+        make_encoder("resnet", PIXEL_VALUES)
 
 
 def test_shrinkage_loss_spares_small_errors():

@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 
+from vpr.relocalization.patch_features import CHANNELS, _sampled, patch_features
 from vpr.relocalization.patches import PatchError, PatchExtractor, completion
+from vpr.relocalization.views import redrawn
 
 
 def textured(width=320, height=240, seed=0):
@@ -67,3 +70,32 @@ def test_images_that_give_no_patches_are_refused_by_name(image, reason):
 def test_other_patch_sizes_are_refused():
     with pytest.raises(ValueError, match="patch_size 20"):
         PatchExtractor(20)
+
+
+def test_features_are_means_of_the_backbones_maps_over_the_patches():
+    flat = np.full((240, 320, 3), 120, np.uint8)
+    flat[:, 160:] = textured()[:, 160:]
+    patches = PatchExtractor(32)(flat)
+    found = patch_features([flat], [patches])
+    assert found.shape == (1, 128, CHANNELS)
+    assert torch.equal(found, patch_features([flat], [patches]))
+    maps = [torch.rand(1, 3, 30, 40), torch.rand(1, 2, 8, 10)]
+    points = torch.from_numpy(patches.centres)[:, None] + torch.tensor(
+        [[-8.0, -8.0], [8.0, -8.0], [-8.0, 8.0], [8.0, 8.0]]
+    )
+    grid = (2.0 * points / torch.tensor([320.0, 240.0]) - 1.0)[None]
+    expected = [
+        torch.nn.functional.grid_sample(level, grid, padding_mode="border", align_corners=False)
+        for level in maps
+    ]
+    sampled = _sampled(maps, patches)
+    assert torch.allclose(sampled, torch.cat([e[0].mean(2) for e in expected]).T, atol=1e-5)
+
+
+def test_redrawn_views_are_mirrored_every_second_time_and_lit_otherwise():
+    views = np.stack([textured(seed=seed) for seed in range(2)])
+    order = np.argsort(views[0, 0, :, 0], kind="stable")
+    once, twice = redrawn(views, 1), redrawn(views, 2)
+    assert not np.array_equal(twice, views)
+    assert (np.diff(twice[0, 0, order, 0].astype(int)) >= 0).all()
+    assert (np.diff(once[0, 0, ::-1][order, 0].astype(int)) >= 0).all()

@@ -57,6 +57,5 @@ def save_model(path, dimension: int = 16) -> str:
         model.graph.edge.bias.zero_()
         for layer in model.graph.layers:
             layer.lin_l.weight.zero_()
-            layer.lin_r.weight.mul_(4.0)
     model.save(path)
     return str(path)

@@ -16,7 +16,8 @@ from vpr.commands.relocalization_figures import eval_s3e, eval_s3e_cost
 
 if TYPE_CHECKING:
     from vpr.relocalization.model import S3eModel
-    from vpr.relocalization.training import S3eTrainingConfig, Views
+    from vpr.relocalization.training import S3eTrainingConfig
+    from vpr.relocalization.views import Views
 
 console = Console()
 
@@ -68,7 +69,7 @@ Validation = Annotated[
 ModelFile = Annotated[Path, typer.Option("--out", help="Model to write, .safetensors.")]
 Epochs = Annotated[int, typer.Option(help="The paper's are 140.", min=1)]
 Optimizer = Annotated[str, typer.Option(help="sgd as in the paper | adamw")]
-Cache = Annotated[Path | None, typer.Option(help="Folder that keeps the labels of pairs.")]
+Cache = Annotated[Path | None, typer.Option(help="Folder that keeps patches and labels.")]
 Device = Annotated[str, typer.Option(help="auto | cpu | cuda")]
 
 
@@ -81,7 +82,10 @@ def train_s3e(
     epochs: Epochs = 140,
     optimizer: Optimizer = "sgd",
     learning_rate: Annotated[float, typer.Option(min=1e-9)] = 1e-3,
-    painted: Annotated[float, typer.Option(help="Share in other colours.", min=0, max=1)] = 0.0,
+    sees: Annotated[
+        str,
+        typer.Option(help="features of a pre-trained backbone in the patches | pixels (paper)"),
+    ] = "features",
     cache: Cache = None,
     device: Device = "auto",
 ) -> None:
@@ -97,10 +101,10 @@ def train_s3e(
     def work() -> None:
         config = S3eTrainingConfig.model_validate(
             {"epochs": epochs, "optimizer": optimizer, "learning_rate": learning_rate,
-             "painted": painted, "device": device}
+             "device": device}
         )  # fmt: skip
         torch.manual_seed(config.seed)
-        model = S3eModel(encoder, patch_size)
+        model = S3eModel(encoder, patch_size, sees=sees)
         scenes, held = _scenes(model, data, config, cache), _held(model, validation, cache)
         train_encoder(model, scenes, config, _print_epoch, held, _checkpoint(out))
         model.save(out)
@@ -153,14 +157,14 @@ def _scenes(
     model: S3eModel, folders: list[Path], config: S3eTrainingConfig, cache: Path | None
 ) -> list[Views]:
     from vpr.relocalization.rgbd import load_rgbd
-    from vpr.relocalization.training import prepare
+    from vpr.relocalization.views import prepare
 
     return [prepare(model, load_rgbd(folder), config.drawings, cache) for folder in folders]
 
 
 def _held(model: S3eModel, folders: list[Path] | None, cache: Path | None) -> list[Views]:
     from vpr.relocalization.rgbd import load_rgbd
-    from vpr.relocalization.training import prepare
+    from vpr.relocalization.views import prepare
 
     return [prepare(model, load_rgbd(folder), 1, cache) for folder in folders or []]
 

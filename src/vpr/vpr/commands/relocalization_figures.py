@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 console = Console()
 Row = dict[str, Any]
+PARTS = ("similarity", "probability", "relocalization")
+ATE = "ate"
 BY_SEQUENCES = "vpr descriptor, sequences"  # looks for later laps in the first one only
 
 
@@ -81,30 +83,46 @@ def _judge(
     out: Path,
 ) -> None:
     """Measure what of a sequence has no file yet."""
+    from vpr.config import RelocalizationConfig
     from vpr.evaluation.overlap_pictures import draw_prediction
-    from vpr.evaluation.relocalization import in_laps, relocalization_rows, similarity_row
+    from vpr.evaluation.relocalization import (
+        in_laps,
+        judged_candidates,
+        probability_rows,
+        relocalization_rows,
+        similarity_row,
+    )
     from vpr.evaluation.relocalization_loops import loop_rows
-    from vpr.relocalization.encoders import EncoderInput
+    from vpr.evaluation.view_search import asked_once
+    from vpr.relocalization.relocalizer import Relocalizer
     from vpr.relocalization.reprojection import mutual, similarity_matrix
     from vpr.relocalization.rgbd import load_rgbd
     from vpr.relocalization.training import predicted_similarities
 
     name = folder.resolve().name
-    files = {part: out / part / f"{name}.json" for part in ("similarity", "relocalization", "ate")}
-    if all(file.is_file() for file in files.values()):
+    files = {part: out / part / f"{name}.json" for part in PARTS}
+    of_seeds = {seed: out / ATE / f"{name}_{seed}.json" for seed in range(seeds)}
+    missing = {seed: file for seed, file in of_seeds.items() if not file.is_file()}
+    if all(file.is_file() for file in files.values()) and not missing:
         return
+    searches = {name: asked_once(search) for name, search in searches.items()}
     sequence = in_laps(load_rgbd(folder, stride))
     truth = mutual(similarity_matrix(sequence, sequence))
     if not files["similarity"].is_file():
-        given = EncoderInput.of([model.patches(image) for image in sequence.images])
-        predicted = predicted_similarities(model, given)
+        predicted = predicted_similarities(model, model.given(list(sequence.images)), sequence.laps)
         draw_prediction(out / f"similarity_{name}.png", truth, predicted, sequence.laps)
         write_rows([similarity_row(sequence, predicted, truth)], files["similarity"])
+    if not files["probability"].is_file():
+        config = RelocalizationConfig.from_file()
+        judged = judged_candidates(sequence, Relocalizer(config, model), truth)
+        write_rows(probability_rows(judged, config), files["probability"])
     if not files["relocalization"].is_file():
         write_rows(relocalization_rows(sequence, searches, truth), files["relocalization"])
-    if seeds and not files["ate"].is_file():
+    if missing:
         of_any_view = {name: s for name, s in searches.items() if name != BY_SEQUENCES}
-        write_rows(loop_rows(sequence, of_any_view, range(seeds)), files["ate"])
+        driven = loop_rows(sequence, of_any_view, list(missing))
+        for file, rows in zip(missing.values(), driven, strict=True):
+            write_rows(rows, file)
 
 
 def _model(path: Path | None) -> S3eModel:
@@ -136,10 +154,10 @@ def _show_all(out: Path) -> None:
 
     parts = {
         part: [row for file in sorted((out / part).glob("*.json")) for row in _read(file)]
-        for part in ("similarity", "relocalization", "ate")
+        for part in (*PARTS, ATE)
     }
-    if parts["ate"]:
-        parts["ate"] = loop_summary(parts["ate"])
+    if parts[ATE]:
+        parts[ATE] = loop_summary(parts[ATE])
     for title, rows in parts.items():
         _show(title, rows)
 
@@ -150,12 +168,10 @@ def _read(file: Path) -> list[Row]:
 
 
 def _show(title: str, rows: Iterable[Row]) -> None:
+    """One column a row: there are more figures than rows."""
     rows = list(rows)
-    table = Table(title=title)
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    for name in names:
-        table.add_column(name)
-    for row in rows:
-        values = (row.get(name, "") for name in names)
-        table.add_row(*[f"{v:.3f}" if isinstance(v, float) else str(v) for v in values])
+    table = Table(title=title, show_header=False)
+    for name in dict.fromkeys(name for row in rows for name in row):
+        values = (row.get(name, "") for row in rows)
+        table.add_row(name, *[f"{v:.3f}" if isinstance(v, float) else str(v) for v in values])
     console.print(table)

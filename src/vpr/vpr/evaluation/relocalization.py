@@ -8,9 +8,14 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from vpr.config import CandidateChoice
+from vpr.evaluation.candidates import Curve, JudgedCandidates, fitted_curve
+from vpr.evaluation.places import EvaluationError
 from vpr.evaluation.view_search import Search
 from vpr.evaluation.view_verification import ViewVerifier
 from vpr.pose_regression.prediction import pose_errors
+from vpr.records import Keyframe
+from vpr.relocalization.relocalizer import Relocalizer
 from vpr.relocalization.rgbd import RgbdError, RgbdSequence
 
 BLOCK = 10  # views on each side of a block of the error map
@@ -81,6 +86,51 @@ def _figures(
             within = (metres <= near) & (degrees <= turned)
             figures[f"{kind}_recall_{near:g}m_{turned:g}deg"] = float(within.mean())
     return figures
+
+
+def judged_candidates(
+    sequence: RgbdSequence, relocalizer: Relocalizer, truth: NDArray[np.float32]
+) -> JudgedCandidates:
+    """Candidates for every view of the later laps in a map of the first; loops are right.
+
+    Args:
+        relocalizer: an empty one.
+        truth: (N, N) symmetric IoU.
+    """
+    no_descriptor = np.zeros(0, np.float32)
+    first = np.flatnonzero(sequence.laps == sequence.laps.min())
+    for row in first.tolist():
+        keyframe = Keyframe(row, 0, int(sequence.stamps_ns[row]), no_descriptor, "")
+        relocalizer.observe(keyframe, sequence.images[row])
+    relocalizer.map_is(first.tolist(), first.tolist(), [])
+    judged = []
+    for query in np.flatnonzero(~np.isin(np.arange(len(sequence)), first)):
+        matches = relocalizer.locate(sequence.images[query], int(sequence.stamps_ns[query]))
+        judged += [
+            (match.sequence_score, rank, bool(truth[query, match.reference_id] > LOOP))
+            for rank, match in enumerate(matches.candidates)
+        ]
+    return JudgedCandidates.of(sequence.name, judged)
+
+
+def probability_rows(judged: JudgedCandidates, config: CandidateChoice) -> list[Row]:
+    """How far configured probabilities can be believed, and the curve that fits best here."""
+    rows: list[Row] = []
+    for rank, part, curve in (
+        ("best", judged.best(), Curve(config.probability_midpoint, config.probability_width)),
+        ("further", judged.further(), Curve(config.further_midpoint, config.further_width)),
+    ):
+        row: Row = {"level": judged.name, "candidates": rank, "number": len(part.right)}
+        row["right"] = float(part.right.mean())
+        row["calibration_error"] = curve.expected_error(part)
+        try:
+            fitted = fitted_curve([part])
+        except EvaluationError:
+            rows.append(row)
+            continue
+        row |= {"fitting_midpoint": fitted.midpoint, "fitting_width": fitted.width}
+        rows.append(row)
+    return rows
 
 
 def similarity_row(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -52,8 +52,8 @@ def loops_of(similarities: Similarities, verify: ViewVerifier) -> list[Loop]:
 
 def loop_rows(
     sequence: RgbdSequence, searches: Mapping[str, Search], seeds: Sequence[int]
-) -> list[Row]:
-    """One row a method and seed: ATE (m) of the pose graph over all laps driven in one go.
+) -> Iterator[list[Row]]:
+    """Seed by seed a row a method: ATE (m) of the pose graph over all laps driven in one go.
 
     All methods have the same odometry of a seed, the same verification and the same back end.
     """
@@ -61,8 +61,8 @@ def loop_rows(
     loops: dict[str, list[Loop]] = {NO_LOOPS: []}
     for name, search in searches.items():
         loops[name] = loops_of(search(sequence), verify)
-    rows: list[Row] = []
     for seed in seeds:
+        rows: list[Row] = []
         odometry = drifting(sequence.poses, seed)
         for name, found in loops.items():
             ate, taken = _trajectory_error(sequence, odometry, found)
@@ -76,7 +76,7 @@ def loop_rows(
                     "loops_taken": taken,
                 }
             )
-    return rows
+        yield rows
 
 
 def loop_summary(rows: Sequence[Row]) -> list[Row]:

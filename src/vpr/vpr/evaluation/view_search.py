@@ -20,6 +20,7 @@ from vpr.relocalization.graph_network import chain, chains
 from vpr.relocalization.model import S3eModel
 from vpr.relocalization.query import distribution, inverse_cross_entropy
 from vpr.relocalization.rgbd import RgbdSequence
+from vpr.relocalization.similarity_scale import centred_cosines
 
 QUERY_LENGTH = 5  # successive keyframes of a query sub-graph
 BATCH = 32
@@ -29,11 +30,12 @@ Search = Callable[[RgbdSequence], Similarities]
 
 
 def by_encoder(model: S3eModel) -> Search:
-    """Cosine similarity of single embeddings."""
+    """Cosine similarity of single embeddings; the first lap is the map they are centred on."""
 
     def search(sequence: RgbdSequence) -> Similarities:
-        embedded = embeddings(model, sequence)
-        return np.asarray(embedded @ embedded.T, np.float32)
+        embedded = torch.from_numpy(embeddings(model, sequence))
+        first = torch.from_numpy(sequence.laps == sequence.laps.min())
+        return np.asarray(centred_cosines(embedded, first).numpy(), np.float32)
 
     return search
 
@@ -93,6 +95,18 @@ def by_place_descriptor(params_file: Path | None = None) -> Search:
         return result
 
     return search
+
+
+def asked_once(search: Search) -> Search:
+    """The same for a single sequence, whose answer is kept for those who ask again."""
+    kept: list[Similarities] = []
+
+    def found(sequence: RgbdSequence) -> Similarities:
+        if not kept:
+            kept.append(search(sequence))
+        return kept[0]
+
+    return found
 
 
 def embeddings(model: S3eModel, sequence: RgbdSequence) -> NDArray[np.float32]:

@@ -18,11 +18,20 @@ from vpr.models.weights import (
     weights_fingerprint,
 )
 from vpr.records import Image
-from vpr.relocalization.encoders import ENCODERS, EncoderInput, make_encoder
+from vpr.relocalization.encoders import (
+    ENCODERS,
+    PIXEL_VALUES,
+    EncoderInput,
+    make_encoder,
+    patch_pixels,
+)
 from vpr.relocalization.graph_network import GraphNetwork
+from vpr.relocalization.patch_features import CHANNELS, patch_features
 from vpr.relocalization.patches import PATCH_SIZES, PatchExtractor
+from vpr.relocalization.similarity_scale import SimilarityScale
 
-KIND = "vpr s3e 1"
+KIND = "vpr s3e 2"
+VALUES = {"features": CHANNELS, "pixels": PIXEL_VALUES}  # of a patch
 EMBEDDED_WEIGHTS = Path(__file__).parent / "s3e_doom_levels.safetensors"
 
 
@@ -31,15 +40,26 @@ class S3eModel:
 
     Args:
         encoder: ``vit`` or ``sparse``.
+        sees: ``features``, what a pre-trained backbone makes of the patches, or their ``pixels``,
+            as in the paper.
     """
 
     def __init__(
-        self, encoder: str, patch_size: int, patch_count: int = 128, dimension: int = 128
+        self,
+        encoder: str,
+        patch_size: int,
+        patch_count: int = 128,
+        dimension: int = 128,
+        sees: str = "pixels",
     ) -> None:
+        if sees not in VALUES:
+            raise ValueError(f"an encoder sees {tuple(VALUES)}, not '{sees}'")
         self.kind = encoder
+        self.sees = sees
         self.dimension = dimension
         self.patches = PatchExtractor(patch_size, patch_count)
-        self.encoder = make_encoder(encoder, dimension)
+        self.encoder = make_encoder(encoder, VALUES[sees], dimension)
+        self.scale = SimilarityScale()
         self.graph = GraphNetwork(dimension)
 
     @property
@@ -48,6 +68,19 @@ class S3eModel:
         digest = weights_fingerprint(self.encoder).hex()[:12]
         return f"s3e_{self.kind}_{self.patches.patch_size}@{digest}"
 
+    def given(self, images: Sequence[Image], patches: PatchExtractor | None = None) -> EncoderInput:
+        """What the encoder sees of images.
+
+        Args:
+            patches: cuts other patches than the model's own.
+
+        Raises:
+            PatchError: an image that gives no patches.
+        """
+        cut = [(patches or self.patches)(image) for image in images]
+        values = patch_pixels(cut) if self.sees == "pixels" else patch_features(images, cut)
+        return EncoderInput.of(cut, values)
+
     @torch.no_grad()
     def embed(self, images: Sequence[Image]) -> NDArray[np.float32]:
         """(N, D) embeddings of unit length.
@@ -55,21 +88,20 @@ class S3eModel:
         Raises:
             PatchError: an image that gives no patches.
         """
-        given = EncoderInput.of([self.patches(image) for image in images])
-        values = torch.nn.functional.normalize(self.encoder.eval()(given), dim=1)
+        values = torch.nn.functional.normalize(self.encoder.eval()(self.given(images)), dim=1)
         return np.asarray(values.numpy(), np.float32)
 
     def save(self, path: Path) -> None:
         """Write weights and shape; an older file is replaced only by a whole one."""
-        networks = {"encoder": self.encoder, "graph": self.graph}
         state = {
             f"{part}.{name}": value.contiguous()
-            for part, network in networks.items()
+            for part, network in self._networks().items()
             for name, value in network.state_dict().items()
         }
         shape = {
             "kind": KIND,
             "encoder": self.kind,
+            "sees": self.sees,
             "patch_size": str(self.patches.patch_size),
             "patch_count": str(self.patches.count),
             "dimension": str(self.dimension),
@@ -90,19 +122,21 @@ class S3eModel:
         """
         state = read_state_dict(path)
         model = cls(*_shape(path))
-        for part, network in (("encoder", model.encoder), ("graph", model.graph)):
+        for part, network in model._networks().items():
             own = {
                 name.removeprefix(f"{part}."): value
                 for name, value in state.items()
                 if name.startswith(f"{part}.")
             }
             load_weights(network, own, f"{path} ({part})")
-        model.encoder.eval()
-        model.graph.eval()
+            network.eval()
         return model
 
+    def _networks(self) -> dict[str, torch.nn.Module]:
+        return {"encoder": self.encoder, "scale": self.scale, "graph": self.graph}
 
-def _shape(path: Path) -> tuple[str, int, int, int]:
+
+def _shape(path: Path) -> tuple[str, int, int, int, str]:
     try:
         with safe_open(path, "pt") as file:
             given = file.metadata() or {}
@@ -112,9 +146,10 @@ def _shape(path: Path) -> tuple[str, int, int, int]:
         raise WeightsError(f"{path} is not an S3E model ('{KIND}')")
     try:
         numbers = [int(given[name]) for name in ("patch_size", "patch_count", "dimension")]
-        encoder = given["encoder"]
+        encoder, sees = given["encoder"], given["sees"]
     except (KeyError, ValueError) as error:
         raise WeightsError(f"{path}: its description is damaged: {error}") from error
-    if encoder not in ENCODERS or numbers[0] not in PATCH_SIZES or min(numbers) < 1:
-        raise WeightsError(f"{path}: no encoder '{encoder}' with {numbers}")
-    return encoder, numbers[0], numbers[1], numbers[2]
+    known = encoder in ENCODERS and sees in VALUES and numbers[0] in PATCH_SIZES
+    if not known or min(numbers) < 1:
+        raise WeightsError(f"{path}: no encoder '{encoder}' of {sees} with {numbers}")
+    return encoder, numbers[0], numbers[1], numbers[2], sees

@@ -37,14 +37,15 @@ class Relocalizer:
         graph: scene embeddings of the keyframes, tied by odometry and by the map's closures.
         prior: guesses of where the camera is; they change which candidates come first, and no
             more.
+        model: that of the configuration, unless one was given.
         remark: what of a loaded map cannot be relocalized in, in words; empty where all can.
 
     Raises:
         RelocalizerError: no model is named. WeightsError: it cannot be read.
     """
 
-    def __init__(self, config: RelocalizationConfig) -> None:
-        if not config.s3e_model:
+    def __init__(self, config: RelocalizationConfig, model: S3eModel | None = None) -> None:
+        if model is None and not config.s3e_model:
             raise RelocalizerError(
                 "gnn_relocalization.s3e_model names no model: make one by vpr train s3e and vpr "
                 "train gnn, or take the shipped one by 'embedded'"
@@ -52,8 +53,7 @@ class Relocalizer:
         if config.threads > 0:
             torch.set_num_threads(config.threads)
         self.config = config
-        given = config.s3e_model
-        self.model = S3eModel.load() if given == EMBEDDED else S3eModel.load(Path(given))
+        self.model = model or _model(config.s3e_model)
         self.prior = PosePrior(config.pose_prior_sigmas, config.same_place_translation)
         self.remark = ""
         self._probability = StandoutProbability(config)
@@ -254,6 +254,10 @@ class Relocalizer:
         ordered = self.prior.ordered(matches).candidates
         kept, best = ordered[: self.config.top_k], matches.candidates[0]
         return _of(matches, kept if best in kept else (*kept[:-1], best))
+
+
+def _model(given: str) -> S3eModel:
+    return S3eModel.load() if given == EMBEDDED else S3eModel.load(Path(given))
 
 
 def _of(matches: PlaceMatches, candidates: tuple[PlaceMatch, ...]) -> PlaceMatches:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from vpr.relocalization.rgbd import RgbdError, RgbdSequence
@@ -11,7 +12,6 @@ STRIDE = 8  # px between the pixels that are carried over
 HIDDEN_TOLERANCE = 0.05  # of the depth; a point further behind what the target sees is hidden
 HIDDEN_FLOOR = 0.1  # m; the same near the camera
 NEAREST = 0.05  # m; nearer than this a point is not in front of a camera
-PAIRS_AT_ONCE = 64
 
 
 def similarity_matrix(
@@ -28,17 +28,15 @@ def similarity_matrix(
     for sequence in (sources, targets):
         _check(sequence)
     points = _points(sources, stride)
-    matrix = targets.camera.matrix
-    buffers = targets.depths[:, ::stride, ::stride].astype(np.float32)
+    matrix = targets.camera.matrix / stride
+    lens = (matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2])
+    buffers = np.ascontiguousarray(targets.depths[:, ::stride, ::stride], np.float32)
     camera_T_map = np.linalg.inv(targets.poses)
     result = np.zeros((len(sources), len(targets)), np.float32)
     for row in range(len(sources)):
-        own_T_map = camera_T_map @ sources.poses[row]
-        for first in range(0, len(targets), PAIRS_AT_ONCE):
-            part = slice(first, first + PAIRS_AT_ONCE)
-            result[row, part] = _seen(
-                points[row], own_T_map[part].astype(np.float32), matrix, buffers[part], stride
-            )
+        own_T_map = (camera_T_map @ sources.poses[row]).astype(np.float32)
+        for column in range(len(targets)):
+            result[row, column] = _seen(points[row], own_T_map[column], buffers[column], lens)
     return result
 
 
@@ -51,31 +49,35 @@ def mutual(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.minimum(matrix, matrix.T)
 
 
+@njit(cache=True, nogil=True)
 def _seen(
     points: NDArray[np.float32],
     target_T_source: NDArray[np.float32],
-    matrix: NDArray[np.float64],
-    buffers: NDArray[np.float32],
-    stride: int,
-) -> NDArray[np.float32]:
-    """(T,) share of the points (N, 3), NaN where unknown, that each of T targets sees."""
-    there = np.einsum("tij,nj->tni", target_T_source[:, :3, :3], points)
-    there += target_T_source[:, None, :3, 3]
-    depth = there[..., 2]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        u = there[..., 0] / depth * np.float32(matrix[0, 0]) + np.float32(matrix[0, 2])
-        v = there[..., 1] / depth * np.float32(matrix[1, 1]) + np.float32(matrix[1, 2])
-        columns, rows = np.rint(u / stride), np.rint(v / stride)
-        height, width = buffers.shape[1:]
-        inside = (depth > NEAREST) & (columns >= 0) & (columns < width)
-        inside &= (rows >= 0) & (rows < height)
-    columns = np.where(inside, columns, 0).astype(np.intp)
-    rows = np.where(inside, rows, 0).astype(np.intp)
-    front = buffers[np.arange(len(buffers))[:, None], rows, columns]
-    with np.errstate(invalid="ignore"):
-        hidden = depth > front * (1.0 + HIDDEN_TOLERANCE) + HIDDEN_FLOOR
-    share: NDArray[np.float32] = (inside & ~hidden).mean(axis=1, dtype=np.float32)
-    return share
+    buffer: NDArray[np.float32],
+    lens: tuple[float, float, float, float],
+) -> float:
+    """Share of the points (N, 3), NaN where unknown, that a target with this depth sees.
+
+    Args:
+        lens: focal lengths and centre (x, y, x, y) in cells of ``buffer``.
+    """
+    rotation, move = target_T_source[:3, :3], target_T_source[:3, 3]
+    height, width = buffer.shape
+    seen = 0
+    for n in range(len(points)):
+        x, y, z = points[n]
+        depth = rotation[2, 0] * x + rotation[2, 1] * y + rotation[2, 2] * z + move[2]
+        if not depth > NEAREST:  # behind the camera, or unknown
+            continue
+        across = rotation[0, 0] * x + rotation[0, 1] * y + rotation[0, 2] * z + move[0]
+        down = rotation[1, 0] * x + rotation[1, 1] * y + rotation[1, 2] * z + move[1]
+        column = np.rint(across / depth * lens[0] + lens[2])
+        row = np.rint(down / depth * lens[1] + lens[3])
+        if 0 <= column < width and 0 <= row < height:
+            front = buffer[int(row), int(column)]
+            hidden = depth > front * (1.0 + HIDDEN_TOLERANCE) + HIDDEN_FLOOR
+            seen += not hidden
+    return seen / len(points)
 
 
 def _points(sequence: RgbdSequence, stride: int) -> NDArray[np.float32]:

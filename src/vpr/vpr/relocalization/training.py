@@ -27,16 +27,16 @@ from vpr.relocalization.encoders import EncoderInput
 from vpr.relocalization.graph_network import chain, chains
 from vpr.relocalization.loss import graph_query_loss, shrinkage
 from vpr.relocalization.model import S3eModel
-from vpr.relocalization.patches import PatchExtractor
 from vpr.relocalization.query import distribution, inverse_cross_entropy
-from vpr.relocalization.reprojection import mutual, similarity_matrix
-from vpr.relocalization.rgbd import RgbdError, RgbdSequence
+from vpr.relocalization.rgbd import RgbdError
+from vpr.relocalization.similarity_scale import centred_cosines
+from vpr.relocalization.views import Views
 
 Log = Callable[[int, float, float], None]  # epoch, mean loss, score on validation (NaN: none)
 CYCLES = 4  # of the learning rate in a whole run
 WARM_UP = 0.15  # of a run with AdamW
-GAINS, INVERTED, SHIFT = (0.7, 1.3), 0.25, 0.1  # of a painted sequence's channels, -1..1
 EMBEDDED_AT_ONCE = 64  # views
+BEGUN_WITH_EVERY = 6  # views of the training, that a patch projection's components are taken of
 
 
 class S3eTrainingConfig(BaseModel):
@@ -57,55 +57,40 @@ class S3eTrainingConfig(BaseModel):
     loop_similarity: Positive = 0.1  # IoU above which a pair counts as a loop
     loop_share: Fraction = 0.5  # of the loss that loops have, however few they are
     foreign_share: Fraction = 0.25  # of the rest that pairs of two sequences have
-    painted: Fraction = 0.0  # of the sequences drawn, whose colours are mixed anew
-    drawings: int = Field(default=2, ge=1, description="sets of patches cut of each view")
+    drawings: int = Field(default=2, ge=1, description="sets of patches of each view, see prepare")
     query_length: int = Field(default=5, ge=1, description="most successive keyframes of a query")
-    sharpness: Positive = 20.0  # of the softmax over equation 2
+    sharpness: Positive = 100.0  # of the softmax over equation 2
     device: Literal["auto", "cpu", "cuda"] = "auto"
     mixed_precision: Literal["auto", "on", "off"] = "auto"
     seed: int = Field(default=0, ge=0)
 
 
-@dataclass(frozen=True)
-class Views:
-    """One sequence as training sees it.
-
-    Attributes:
-        drawings: its patches, drawn one or several times from its keypoints.
-        similarity: (N, N) mutual IoU of its views.
-        laps: (N,) which run each view belongs to.
-    """
-
-    drawings: tuple[EncoderInput, ...]
-    similarity: NDArray[np.float32]
-    laps: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.laps)
-
-
-def prepare(
-    model: S3eModel, sequence: RgbdSequence, drawings: int = 1, cache: Path | None = None
-) -> Views:
-    """Cut the patches of a sequence and label its pairs.
+def predicted_similarities(
+    model: S3eModel, given: EncoderInput, laps: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """(N, N) IoU that the model expects of every pair of views, in 0..1; the first lap is the map.
 
     Args:
-        cache: folder that keeps IoU matrices from run to run.
-
-    Raises:
-        RgbdError, PatchError: views without depth, or without patches.
+        laps: (N,) which run each view belongs to.
     """
-    matrix = _cached_similarity(sequence, cache)
-    own = model.patches
-    extractors = [own, *(PatchExtractor(own.patch_size, own.count, i) for i in range(1, drawings))]
-    given = tuple(EncoderInput.of([cut(image) for image in sequence.images]) for cut in extractors)
-    return Views(given, mutual(matrix), sequence.laps)
+    return np.asarray(model.scale(_cosines(model, given, laps)), np.float32)
 
 
-def predicted_similarities(model: S3eModel, given: EncoderInput) -> NDArray[np.float32]:
-    """(N, N) similarities that the encoder gives to every pair of views, in 0..1."""
-    embedded = _embedded(model, given)
-    return np.asarray((embedded @ embedded.T).clamp(min=0.0).cpu().numpy(), np.float32)
+def fit_scale(model: S3eModel, validation: Sequence[Views]) -> None:
+    """Fit the map from cosines to IoU on sequences that the encoder did not learn from."""
+    pairs = [
+        (_cosines(model, views.drawings[0], views.laps)[apart], views.similarity[apart])
+        for views in validation
+        for apart in [~np.eye(len(views), dtype=bool)]
+    ]
+    cosines, truth = (np.concatenate(values) for values in zip(*pairs, strict=True))
+    model.scale.fit(cosines, truth)
+
+
+def _cosines(model: S3eModel, given: EncoderInput, laps: NDArray[np.int64]) -> NDArray[np.float32]:
+    embedded = _embedded(model, given).cpu()
+    cosines = centred_cosines(embedded, torch.from_numpy(laps == laps.min()))
+    return np.asarray(cosines.numpy(), np.float32)
 
 
 def similarity_error(predicted: NDArray[np.float32], truth: NDArray[np.float32]) -> float:
@@ -125,28 +110,59 @@ def train_encoder(
     """Fit cosine similarities to reprojection IoU by the shrinkage loss (III-A), in place.
 
     Every step compares all pairs of some views of a few sequences: views of two sequences share
-    nothing. Half of the sequences are mirrored, and some are painted in other colours.
+    nothing. With ``validation``, the best epoch's map from cosines to IoU is fitted there.
 
     Raises:
         TrainingError: no CUDA where it is asked for, or a checkpoint of another run.
     """
     device = _device(config)
+    begin_encoder(model, scenes)
     model.encoder.to(device)
 
     def loss(rng: np.random.Generator) -> Tensor:
         given, truth, of = _drawn(scenes, config, rng)
         embedded = nn.functional.normalize(model.encoder(given.to(device)).float(), dim=1)
-        return balanced_loss(embedded @ embedded.T, truth.to(device), of.to(device), config)
+        sequences = [embedded[of == sequence] for sequence in range(int(of.max()) + 1)]
+        aside = torch.cat([part - part.mean(dim=0) for part in sequences])
+        aside = nn.functional.normalize(aside, dim=1)
+        return balanced_loss(aside @ aside.T, truth.to(device), of.to(device), config)
 
     def score() -> float:
+        fit_scale(model, validation)
         errors = [
-            similarity_error(predicted_similarities(model, views.drawings[0]), views.similarity)
+            similarity_error(
+                predicted_similarities(model, views.drawings[0], views.laps), views.similarity
+            )
             for views in validation
         ]
         return -float(np.mean(errors))
 
     fit = _Fit(model.encoder, config.learning_rate, loss, score if validation else None)
     _fit(fit, config, device, log, checkpoint, _fingerprint(model, scenes, config, "encoder"))
+    if validation:
+        fit_scale(model, validation)
+
+
+def begin_encoder(model: S3eModel, scenes: Sequence[Views]) -> None:
+    """Start an encoder from the principal components of what it will learn from, in place.
+
+    Its batch norms then count over the same views, so that it can be judged before any step.
+    """
+    some = [scene.drawings[0].rows(np.arange(0, len(scene), BEGUN_WITH_EVERY)) for scene in scenes]
+    given = EncoderInput.joined(some)
+    model.encoder.patch.begin(given.values)
+    norms = [norm for norm in model.encoder.modules() if isinstance(norm, nn.BatchNorm1d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = None  # a plain average over the batches
+    rows = np.random.default_rng(0).permutation(len(given))
+    model.encoder.train()
+    with torch.no_grad():
+        for chosen in np.array_split(rows, max(1, len(rows) // EMBEDDED_AT_ONCE)):
+            model.encoder(given.rows(chosen))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    model.encoder.eval()
 
 
 def train_graph(
@@ -193,21 +209,11 @@ def _drawn(
     parts, blocks = [], []
     for scene in (scenes[int(i)] for i in chosen):
         rows = rng.permutation(len(scene))[:count]
-        given = scene.drawings[int(rng.integers(len(scene.drawings)))].rows(rows)
-        given = given.flipped() if rng.random() < 0.5 else given
-        parts.append(_painted(given, rng) if rng.random() < config.painted else given)
+        parts.append(scene.drawings[int(rng.integers(len(scene.drawings)))].rows(rows))
         blocks.append(torch.from_numpy(scene.similarity[np.ix_(rows, rows)]))
     of = torch.arange(len(parts)).repeat_interleave(torch.tensor([len(part) for part in parts]))
     similarity = torch.block_diag(*blocks)  # type: ignore[no-untyped-call]
     return EncoderInput.joined(parts), similarity, of
-
-
-def _painted(given: EncoderInput, rng: np.random.Generator) -> EncoderInput:
-    """Channels in another order, some inverted, with other gains and shifts."""
-    gains = rng.uniform(*GAINS, 3) * np.where(rng.random(3) < INVERTED, -1.0, 1.0)
-    mixing = np.eye(3)[rng.permutation(3)] * gains[:, None]
-    shift = rng.normal(0.0, SHIFT, 3)
-    return given.painted(torch.from_numpy(mixing).float(), torch.from_numpy(shift).float())
 
 
 def balanced_loss(
@@ -317,7 +323,8 @@ def _fit(
 ) -> None:
     torch.manual_seed(config.seed)
     optimizer = _optimizer(fit, config)
-    progress, best = Progress(fingerprint), dict(fit.network.state_dict())
+    start = _scored(fit, device, config)
+    progress, best = Progress(fingerprint, best_score=start), _copied(fit.network)
     if checkpoint is not None and checkpoint.is_file():
         progress, weights, best = load_checkpoint(checkpoint, fingerprint, optimizer)
         fit.network.load_state_dict(weights)
@@ -328,7 +335,7 @@ def _fit(
             score = _scored(fit, device, config)
             if fit.score is None or score > progress.best_score:
                 progress.best_epoch, progress.best_score = epoch + 1, score
-                best = {name: value.clone() for name, value in fit.network.state_dict().items()}
+                best = _copied(fit.network)
             progress.epoch = epoch + 1
             if checkpoint is not None:
                 save_checkpoint(checkpoint, progress, fit.network.state_dict(), best, optimizer)
@@ -336,6 +343,10 @@ def _fit(
             bar.advance(task)
     fit.network.load_state_dict(best)
     fit.network.eval()
+
+
+def _copied(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in network.state_dict().items()}
 
 
 def _epoch(
@@ -407,28 +418,9 @@ def _autocast(device: torch.device, config: S3eTrainingConfig) -> AbstractContex
 def _fingerprint(
     model: S3eModel, scenes: Sequence[Views], config: S3eTrainingConfig, part: str
 ) -> str:
-    shape = f"{part} {model.kind} {model.patches.patch_size} {model.patches.count}"
+    shape = f"{part} {model.kind} {model.sees} {model.patches.patch_size} {model.patches.count}"
     digest = hashlib.sha256(f"{shape} {model.dimension}".encode())
     digest.update(config.model_dump_json(exclude={"device"}).encode())
     for scene in scenes:
         digest.update(np.ascontiguousarray(scene.similarity).tobytes())
     return digest.hexdigest()
-
-
-def _cached_similarity(sequence: RgbdSequence, cache: Path | None) -> NDArray[np.float32]:
-    """The (N, N) IoU of a sequence's views, read where it was computed before."""
-    if cache is None:
-        return similarity_matrix(sequence, sequence)
-    digest = hashlib.sha256(sequence.camera.matrix.tobytes())
-    for array in (sequence.depths, sequence.poses):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    file = cache / f"{sequence.name}-{digest.hexdigest()[:16]}.npy"
-    if file.is_file():
-        return np.asarray(np.load(file, allow_pickle=False), np.float32)
-    matrix = similarity_matrix(sequence, sequence)
-    cache.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    with partial.open("wb") as written:
-        np.save(written, matrix)
-    partial.replace(file)
-    return matrix
