@@ -26,7 +26,7 @@ from vpr.relocalization.encoders import (
     patch_pixels,
 )
 from vpr.relocalization.graph_network import GraphNetwork
-from vpr.relocalization.patch_features import CHANNELS, patch_features
+from vpr.relocalization.patch_features import CHANNELS, HEIGHT, WIDTH, patch_features
 from vpr.relocalization.patches import PATCH_SIZES, PatchExtractor
 from vpr.relocalization.similarity_scale import SimilarityScale
 
@@ -90,6 +90,11 @@ class S3eModel:
         """
         values = torch.nn.functional.normalize(self.encoder.eval()(self.given(images)), dim=1)
         return np.asarray(values.numpy(), np.float32)
+
+    def warm_up(self) -> None:
+        """Do now what the first image would wait for: the backbone is compiled for it."""
+        noise = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+        self.embed([noise])
 
     def save(self, path: Path) -> None:
         """Write weights and shape; an older file is replaced only by a whole one."""

@@ -54,6 +54,7 @@ class Relocalizer:
             torch.set_num_threads(config.threads)
         self.config = config
         self.model = model or _model(config.s3e_model)
+        self.model.warm_up()
         self.prior = PosePrior(config.pose_prior_sigmas, config.same_place_translation)
         self.remark = ""
         self._probability = StandoutProbability(config)
