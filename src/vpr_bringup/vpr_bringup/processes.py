@@ -37,6 +37,8 @@ BRIDGES = ("vins_mono", "vins_fusion", "rtabmap", "swarm_slam", "pose_graph_tool
 # still running, done, or done but for Fast DDS's destructors (see vpr_nodes.vpr_node.leave)
 CLEAN_ENDS = (None, 0, -signal.SIGALRM)
 STOP_PATIENCE = 8.0  # s from SIGINT until SIGKILL
+# of a service manager, a container or a closed terminal: no node must be left behind
+ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 
 
 class NodeStopped(RuntimeError):
@@ -98,8 +100,9 @@ def transport_environment() -> dict[str, str]:
 
 
 class NodeProcesses:
-    """Child processes that are stopped together; use it as a context manager.
+    """Child processes that are stopped together; use it as a context manager, in the main thread.
 
+    Meanwhile SIGTERM and SIGHUP raise KeyboardInterrupt, as SIGINT does, and so stop them too.
     Output goes to the terminal, or to one file a process in ``log_folder``.
     """
 
@@ -112,6 +115,9 @@ class NodeProcesses:
         self._scratch = tempfile.TemporaryDirectory(prefix="vpr_")
 
     def __enter__(self) -> Self:
+        self._handlers = {
+            ending: signal.signal(ending, signal.default_int_handler) for ending in ENDINGS
+        }
         return self
 
     def __exit__(
@@ -120,7 +126,11 @@ class NodeProcesses:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.stop()
+        try:
+            self.stop()
+        finally:
+            for ending, handler in self._handlers.items():
+                signal.signal(ending, handler)
 
     def start(
         self,

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
-from vpr.commands.outcome import or_fail, write_rows
+from vpr.commands.outcome import or_fail, show_rows, write_rows
 
 if TYPE_CHECKING:
     from vpr.evaluation.view_search import Search
@@ -70,8 +68,7 @@ def eval_s3e_cost(
         return [keyframe_rate(own, images), *query_costs(own)]
 
     rows = or_fail(work)
-    _show("cost", rows)
-    write_rows(rows, json_out)
+    show_rows("cost", rows, json_out)
 
 
 def _judge(
@@ -159,19 +156,9 @@ def _show_all(out: Path) -> None:
     if parts[ATE]:
         parts[ATE] = loop_summary(parts[ATE])
     for title, rows in parts.items():
-        _show(title, rows)
+        show_rows(title, rows)
 
 
 def _read(file: Path) -> list[Row]:
     rows: list[Row] = json.loads(file.read_text())
     return rows
-
-
-def _show(title: str, rows: Iterable[Row]) -> None:
-    """One column a row: there are more figures than rows."""
-    rows = list(rows)
-    table = Table(title=title, show_header=False)
-    for name in dict.fromkeys(name for row in rows for name in row):
-        values = (row.get(name, "") for row in rows)
-        table.add_row(name, *[f"{v:.3f}" if isinstance(v, float) else str(v) for v in values])
-    console.print(table)
