@@ -1,5 +1,6 @@
 """Relocalization and loops in a made-up hall: right retrieval gives poses, wrong one does not."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ from made_up_wall import wall
 
 from vpr.config import RelocalizationConfig
 from vpr.evaluation.bag_of_words import VocabularyTree, l1_similarities, orb_descriptors
+from vpr.evaluation.candidates import JudgedCandidates
 from vpr.evaluation.relocalization import (
     in_laps,
     judged_candidates,
@@ -71,6 +73,8 @@ def test_every_candidate_of_a_lost_view_is_judged(hall, truth):
     assert best["right"] == 1.0
     assert "fitting_midpoint" not in best  # all are right: no curve fits
     assert further["number"] == len(judged.right) - 24
+    read_back = JudgedCandidates.from_json(judged.name, json.loads(json.dumps(judged.to_json())))
+    assert probability_rows(read_back, config) == [best, further]
 
 
 def test_a_search_is_asked_once():

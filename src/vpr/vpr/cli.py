@@ -5,7 +5,6 @@ Commands that start nodes need a built workspace; the rest is the pure library.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from importlib import import_module
@@ -20,6 +19,7 @@ from vpr.commands import graph, pose_regression, relocalization, semantics, sequ
 from vpr.commands.graph_figures import eval_graph
 from vpr.commands.learning import dataset_app, eval_selfsup, train_app
 from vpr.commands.map import map_app
+from vpr.commands.outcome import write_json
 from vpr.config import ConfigError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -61,12 +61,6 @@ def _bringup(module: str) -> Any:
 def _fail(message: str) -> Any:
     Console(stderr=True).print(f"[red]error:[/] {message}", highlight=False)
     raise typer.Exit(2)
-
-
-def _write_json(path: Path | None, values: dict[str, Any]) -> None:
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(values, indent=2) + "\n")
 
 
 @app.command()
@@ -149,7 +143,11 @@ def run(
             if gnn:
                 children.start("gnn_relocalization", options)
             if bag is not None:
-                waiting = {"listeners": 3, "odometry_listeners": 2, "listener_timeout": SUITE_START}
+                waiting = {
+                    "listeners": processes.IMAGE_LISTENERS,
+                    "odometry_listeners": processes.ODOMETRY_LISTENERS,
+                    "listener_timeout": SUITE_START,
+                }
                 children.start(
                     "bag_player", _playing(processes, options, bag, rate, False, waiting)
                 )
@@ -251,7 +249,7 @@ def eval_places(
         _fail(str(error))
     values = result.to_json()
     _print_figures(f"{query.name} in {reference.name}", values)
-    _write_json(json_out, values)
+    write_json(values, json_out)
 
 
 @eval_app.command("verification")
@@ -295,7 +293,7 @@ def eval_verification(
     except (EvaluationError, ConfigError) as error:
         _fail(str(error))
     console.print(table)
-    _write_json(json_out, {"rows": rows})
+    write_json({"rows": rows}, json_out)
 
 
 Overwrite = Annotated[bool, typer.Option(help="Replace the bag if it exists.")]

@@ -16,11 +16,16 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from vpr.bags.reader import BagReader
 from vpr.evaluation.run import evaluate_run
 from vpr.simulation.recording import record_drive
-from vpr_bringup.processes import NodeProcesses, NodeStopped, RosOptions
+from vpr_bringup.processes import (
+    IMAGE_LISTENERS,
+    ODOMETRY_LISTENERS,
+    NodeProcesses,
+    NodeStopped,
+    RosOptions,
+)
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-ODOMETRY_LISTENERS = 4  # sequence_matching, pose_graph, gps_image_sync and the recorder
-IMAGE_LISTENERS = 5  # segmentation, embedding, loop_closure, gps_image_sync and the recorder
+MORE_LISTENERS = 2  # gps_image_sync, which has a folder to fill here, and the recorder
 START_PATIENCE = 60.0  # s until every node listens to the camera
 OVERTIME = 60.0  # s that playing may take longer than the bag on a busy machine
 DRAIN = 3.0  # s after the last image for the verdicts on it
@@ -100,8 +105,8 @@ def play_through(bag: Path, recording: Path, options: DemoOptions) -> None:
             playing = {
                 "bag": str(bag.resolve()),
                 "rate": options.rate,
-                "listeners": IMAGE_LISTENERS,
-                "odometry_listeners": ODOMETRY_LISTENERS,
+                "listeners": IMAGE_LISTENERS + MORE_LISTENERS,
+                "odometry_listeners": ODOMETRY_LISTENERS + MORE_LISTENERS,
                 "listener_timeout": START_PATIENCE,
             }
             nodes.start("bag_player", RosOptions(parameters=playing))

@@ -32,6 +32,9 @@ SUITE = (
     "pose_graph",
     "gps_image_sync",
 )
+# those of the suite that always listen, for a player to wait for
+IMAGE_LISTENERS = 3  # segmentation, embedding, loop_closure
+ODOMETRY_LISTENERS = 2  # sequence_matching, pose_graph
 # executables of vpr_bridges, one a host SLAM; the node of each is NAME_bridge
 BRIDGES = ("vins_mono", "vins_fusion", "rtabmap", "swarm_slam", "pose_graph_tools", "orb_slam3")
 # still running, done, or done but for Fast DDS's destructors (see vpr_nodes.vpr_node.leave)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +11,8 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+
+from vpr.commands.outcome import write_json
 
 app = typer.Typer(no_args_is_help=True, help="Pose graphs in g2o files.")
 
@@ -87,8 +88,7 @@ def optimize(
     try:
         if output is not None:
             write_g2o(output, graph, result.poses, set(result.kept | graph.trusted))
-        if json_out is not None:
-            _write_atomically(json_out, json.dumps(figures, indent=2) + "\n")
+        write_json(figures, json_out)
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}")
     _print(file, figures)
@@ -132,12 +132,6 @@ def _print(file: Path, figures: dict[str, Any]) -> None:
             value = ", ".join(f"{part:.0f}" for part in value)
         table.add_row(name, f"{value:.6g}" if isinstance(value, float) else str(value))
     Console().print(table)
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    partial.replace(path)
 
 
 def _fail(message: str) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from vpr.commands.outcome import write_json
 from vpr.config import (
     ConfigError,
     EmbeddingConfig,
@@ -206,7 +206,7 @@ def eval_selfsup(
         settings |= {"drives": [str(folder) for folder in data], "model": _digest(model)}
         kept = KeptRows(rows_file, settings)
         figures = evaluate_selfsup(data, model, out, embedding, config, sequences, kept)
-    write_json(out / "figures.json", figures)
+    write_json(figures, out / "figures.json")
     table = Table("all drives together", "backbone", "learned", title=str(out))
     together = figures["together"]
     for name, value in together["backbone"].items():
@@ -239,9 +239,3 @@ def _print_training(trained: Any) -> None:
 def _digest(path: Path) -> str:
     """Tells a file's content apart from another's; empty where there is none."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else ""
-
-
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Figures as a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(values, indent=2) + "\n")

@@ -33,15 +33,15 @@ def show_rows(title: str, rows: Sequence[dict[str, Any]], json_out: Path | None 
     for row in rows:
         table.add_row(*(_shown(row.get(name, "")) for name in names))
     Console(width=max(Console().width, TABLE_WIDTH)).print(table)
-    write_rows(rows, json_out)
+    write_json(rows, json_out)
 
 
-def write_rows(rows: Sequence[dict[str, Any]], json_out: Path | None) -> None:
-    """Write a table's rows as JSON, if a file was asked for; whole or not at all."""
+def write_json(figures: Any, json_out: Path | None) -> None:
+    """Write figures, or a table's rows, if a file was asked for; whole or not at all."""
     if json_out is not None:
         json_out.parent.mkdir(parents=True, exist_ok=True)
         partial = json_out.with_name(json_out.name + ".partial")
-        partial.write_text(json.dumps(rows, indent=2) + "\n")
+        partial.write_text(json.dumps(figures, indent=2) + "\n")
         partial.replace(json_out)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from vpr.commands.outcome import or_fail, show_rows, write_rows
+from vpr.commands.outcome import or_fail, show_rows, write_json
 
 if TYPE_CHECKING:
     from vpr.models.vlocnet import VLocNetConfig
@@ -165,7 +165,7 @@ def eval_vlocnet(
             draw_activation_maps(trained.network, frames.images[chosen], maps)
         return rows
 
-    write_rows(or_fail(judge), json_out)
+    write_json(or_fail(judge), json_out)
 
 
 def eval_vlocnet_ablation(

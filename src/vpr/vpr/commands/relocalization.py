@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from vpr.commands.outcome import or_fail
+from vpr.commands.outcome import or_fail, write_json
 from vpr.commands.relocalization_figures import eval_s3e, eval_s3e_cost
 
 if TYPE_CHECKING:
@@ -56,9 +55,7 @@ def eval_overlap(
     draw_similarity(picture, matrix, sequence.laps)
     figures = {"views": len(sequence), "pairs_per_second": matrix.size / seconds}
     console.print(f"{picture}: {len(sequence)} views, {matrix.size / seconds:.0f} pairs a second")
-    if json_out is not None:
-        json_out.parent.mkdir(parents=True, exist_ok=True)
-        json_out.write_text(json.dumps(figures, indent=2) + "\n")
+    write_json(figures, json_out)
 
 
 Scenes = Annotated[list[Path], typer.Option("--data", help="RGB-D folder; repeat for several.")]

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from vpr.commands.outcome import or_fail, show_rows, write_rows
+from vpr.commands.outcome import or_fail, show_rows, write_json
 
 if TYPE_CHECKING:
     from vpr.evaluation.view_search import Search
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 console = Console()
 Row = dict[str, Any]
-PARTS = ("similarity", "probability", "relocalization")
+PARTS = ("similarity", "candidates", "relocalization")
 ATE = "ate"
 BY_SEQUENCES = "vpr descriptor, sequences"  # looks for later laps in the first one only
 
@@ -85,7 +85,6 @@ def _judge(
     from vpr.evaluation.relocalization import (
         in_laps,
         judged_candidates,
-        probability_rows,
         relocalization_rows,
         similarity_row,
     )
@@ -108,18 +107,17 @@ def _judge(
     if not files["similarity"].is_file():
         predicted = predicted_similarities(model, model.given(list(sequence.images)), sequence.laps)
         draw_prediction(out / f"similarity_{name}.png", truth, predicted, sequence.laps)
-        write_rows([similarity_row(sequence, predicted, truth)], files["similarity"])
-    if not files["probability"].is_file():
-        config = RelocalizationConfig.from_file()
-        judged = judged_candidates(sequence, Relocalizer(config, model), truth)
-        write_rows(probability_rows(judged, config), files["probability"])
+        write_json([similarity_row(sequence, predicted, truth)], files["similarity"])
+    if not files["candidates"].is_file():
+        empty = Relocalizer(RelocalizationConfig.from_file(), model)
+        write_json(judged_candidates(sequence, empty, truth).to_json(), files["candidates"])
     if not files["relocalization"].is_file():
-        write_rows(relocalization_rows(sequence, searches, truth), files["relocalization"])
+        write_json(relocalization_rows(sequence, searches, truth), files["relocalization"])
     if missing:
         of_any_view = {name: s for name, s in searches.items() if name != BY_SEQUENCES}
         driven = loop_rows(sequence, of_any_view, list(missing))
         for file, rows in zip(missing.values(), driven, strict=True):
-            write_rows(rows, file)
+            write_json(rows, file)
 
 
 def _model(path: Path | None) -> S3eModel:
@@ -153,10 +151,25 @@ def _show_all(out: Path) -> None:
         part: [row for file in sorted((out / part).glob("*.json")) for row in _read(file)]
         for part in (*PARTS, ATE)
     }
+    parts["candidates"] = _probability(out / "candidates")
     if parts[ATE]:
         parts[ATE] = loop_summary(parts[ATE])
     for title, rows in parts.items():
         show_rows(title, rows)
+
+
+def _probability(folder: Path) -> list[Row]:
+    """How far probabilities can be believed, and the curve that fits, by sequence and over all."""
+    from vpr.config import RelocalizationConfig
+    from vpr.evaluation.candidates import JudgedCandidates
+    from vpr.evaluation.relocalization import probability_rows
+
+    rows = {file.stem: _read(file) for file in sorted(folder.glob("*.json"))}
+    if len(rows) > 1:
+        rows["all"] = [row for each in rows.values() for row in each]
+    config = RelocalizationConfig.from_file()
+    judged = (JudgedCandidates.from_json(name, each) for name, each in rows.items())
+    return [row for each in judged for row in probability_rows(each, config)]
 
 
 def _read(file: Path) -> list[Row]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from vpr.config import ConfigError, SequenceTrainingConfig
+from vpr.commands.outcome import write_json
+from vpr.config import ConfigError, SequenceMatchingConfig, SequenceTrainingConfig
 
 console = Console()
 
@@ -124,13 +124,8 @@ def eval_sequence(
         recalls = (f"{value:.3f}" for value in row.recalls)
         shown.add_row(row.method, str(row.sequence_length), *recalls, str(row.queries))
     console.print(shown)
-    if json_out is not None:
-        json_out.parent.mkdir(parents=True, exist_ok=True)
-        document = {
-            "tolerance": str(compared.tolerance),
-            "rows": [row.to_json() for row in rows],
-        }
-        json_out.write_text(json.dumps(document, indent=2) + "\n")
+    document = {"tolerance": str(compared.tolerance), "rows": [row.to_json() for row in rows]}
+    write_json(document, json_out)
 
 
 def _comparison(
@@ -334,9 +329,8 @@ def eval_candidates(
             drives += [candidates.judged_in_recording(b, params_file) for b in recordings or []]
             if not drives:
                 raise ConfigError("neither a recording nor --folders is given")
-            for kind, configured in zip(
-                ("best", "further"), candidates.configured_curves(params_file), strict=True
-            ):
+            curves = candidates.configured_curves(SequenceMatchingConfig.from_file(params_file))
+            for kind, configured in zip(("best", "further"), curves, strict=True):
                 judged = [drive.best() if kind == "best" else drive.further() for drive in drives]
                 curve = candidates.fitted_curve(judged[:fitted_on])
                 shown = Table("drive", "candidates", "right", "error", "error of the fitted curve")

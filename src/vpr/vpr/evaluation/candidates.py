@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
 from vpr.bags.reader import BagReader, header_stamp_ns
-from vpr.config import EmbeddingConfig, SequenceMatchingConfig
+from vpr.config import CandidateChoice, EmbeddingConfig, SequenceMatchingConfig
 from vpr.evaluation.closures import same_place
 from vpr.evaluation.places import (
     EvaluationError,
@@ -34,6 +35,7 @@ from vpr.models.embedder import Embedder
 from vpr.places.recognizer import PlaceRecognizer
 from vpr.records import Pose
 
+COLUMNS = ("score", "rank", "right")  # of a judged candidate in a file
 WEAK_PRIOR = 1e6  # inverse strength of the fit's regularisation: hardly any
 
 
@@ -64,6 +66,16 @@ class JudgedCandidates:
         """From score, rank and verdict of each candidate."""
         scores, ranks, right = zip(*judged, strict=True) if judged else ((), (), ())
         return cls(name, np.array(scores, float), np.array(ranks, np.int64), np.array(right, bool))
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """A row a candidate."""
+        values = self.scores.tolist(), self.ranks.tolist(), self.right.tolist()
+        return [dict(zip(COLUMNS, row, strict=True)) for row in zip(*values, strict=True)]
+
+    @classmethod
+    def from_json(cls, name: str, rows: Sequence[dict[str, Any]]) -> JudgedCandidates:
+        """From rows as ``to_json`` has them; raises KeyError where something is missing."""
+        return cls.of(name, [(row["score"], row["rank"], row["right"]) for row in rows])
 
 
 @dataclass(frozen=True)
@@ -96,9 +108,8 @@ def fitted_curve(drives: Sequence[JudgedCandidates]) -> Curve:
     return Curve(-offset / slope, 1.0 / slope)
 
 
-def configured_curves(params_file: Path | None = None) -> tuple[Curve, Curve]:
+def configured_curves(config: CandidateChoice) -> tuple[Curve, Curve]:
     """Of the best candidates and of those behind them."""
-    config = SequenceMatchingConfig.from_file(params_file)
     return (
         Curve(config.probability_midpoint, config.probability_width),
         Curve(config.further_midpoint, config.further_width),

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpr.config import CandidateChoice
-from vpr.evaluation.candidates import Curve, JudgedCandidates, fitted_curve
+from vpr.evaluation.candidates import JudgedCandidates, configured_curves, fitted_curve
 from vpr.evaluation.places import EvaluationError
 from vpr.evaluation.view_search import Search
 from vpr.evaluation.view_verification import ViewVerifier
@@ -116,10 +116,8 @@ def judged_candidates(
 def probability_rows(judged: JudgedCandidates, config: CandidateChoice) -> list[Row]:
     """How far configured probabilities can be believed, and the curve that fits best here."""
     rows: list[Row] = []
-    for rank, part, curve in (
-        ("best", judged.best(), Curve(config.probability_midpoint, config.probability_width)),
-        ("further", judged.further(), Curve(config.further_midpoint, config.further_width)),
-    ):
+    parts = ("best", judged.best()), ("further", judged.further())
+    for (rank, part), curve in zip(parts, configured_curves(config), strict=True):
         row: Row = {"level": judged.name, "candidates": rank, "number": len(part.right)}
         row["right"] = float(part.right.mean())
         row["calibration_error"] = curve.expected_error(part)

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from vpr.models.descriptor_model import read_tensors, write_tensors
 from vpr.relocalization.encoders import EncoderInput
 from vpr.relocalization.model import S3eModel
 from vpr.relocalization.patches import PatchExtractor
@@ -57,6 +57,7 @@ def prepare(
 
     Raises:
         RgbdError, PatchError: views without depth, or without patches.
+        DescriptorModelError: a file of the cache is damaged or cannot be written.
     """
     labels = _kept(
         cache,
@@ -98,11 +99,8 @@ def _kept(cache: Path | None, name: str, made: Callable[[], Tensors]) -> Tensors
         return made()
     file = cache / f"{name}.safetensors"
     if not file.is_file():
-        cache.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial")
-        save_file({key: value.contiguous() for key, value in made().items()}, partial)
-        partial.replace(file)
-    return load_file(file)
+        write_tensors(file, {key: value.contiguous() for key, value in made().items()}, {})
+    return read_tensors(file)[0]
 
 
 def _digest(*arrays: NDArray[np.generic]) -> str:
