@@ -1,4 +1,4 @@
-"""Views of a made-up corner laid over each other: the pose comes back, and other places do not fit."""
+"""Views of a made-up wall laid over each other: the pose comes back, other places do not fit."""
 
 from __future__ import annotations
 
