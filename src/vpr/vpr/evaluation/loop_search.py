@@ -39,9 +39,8 @@ class Loop:
     motion: RelativePose
 
 
-Closing = Callable[
-    [int, Sequence[Pose]], list[Loop]
-]  # newest keyframe, and where the graph has all
+Believed = Callable[[], Sequence[Pose]]  # where the graph has all keyframes, asked if needed
+Closing = Callable[[int, Believed], list[Loop]]  # loops of the newest keyframe
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ BY_FEATURES, BY_GRAPH = Demand(0.15, 0.95, 0.5), Demand(0.08, 0.85, 0.3)
 def by_features(similarities: Similarities, verify: ViewVerifier) -> Closing:
     """The most similar earlier view, where its local features agree."""
 
-    def closed(query: int, _: Sequence[Pose]) -> list[Loop]:
+    def closed(query: int, _: Believed) -> list[Loop]:
         if query <= RECENT:
             return []
         reference = int(similarities[query, : query - RECENT].argmax())
@@ -120,10 +119,11 @@ class Overlaid:
         self._similarities = similarities
         self._views = views
 
-    def __call__(self, query: int, poses: Sequence[Pose]) -> list[Loop]:
-        """Loops of the newest keyframe; ``poses`` are those of the graph, itself included."""
+    def __call__(self, query: int, believed: Believed) -> list[Loop]:
+        """Loops of the newest keyframe; ``believed`` are all poses, its own included."""
         if query <= RECENT:
             return []
+        poses = believed()
         rows = np.arange(query - RECENT)
         alike = self._most_similar(query, rows)
         places = np.stack([pose[:3, 3] for pose in poses])

@@ -38,7 +38,7 @@ def loop_rows(
     """
     verify = ViewVerifier(sequence)
     views = OverlaidViews(sequence, verify)
-    ways: dict[str, Closing] = {NO_LOOPS: lambda _query, _poses: []}
+    ways: dict[str, Closing] = {NO_LOOPS: lambda _query, _believed: []}
     for name, search in searches.items():
         found = search(sequence)
         ways[name] = by_features(found, verify)
@@ -107,7 +107,7 @@ def _driven(sequence: RgbdSequence, odometry: list[Pose], close: Closing) -> Row
     found = taken = 0
     for row, pose in enumerate(odometry):
         graph.add_keyframe(Keyframe(row, 0, stamps[row], descriptor, "evaluated", pose))
-        for loop in close(row, [node.pose for node in graph.nodes()]):
+        for loop in close(row, lambda: [node.pose for node in graph.nodes()]):
             verdict = graph.add_closure(_closure(loop, stamps))
             found, taken = found + 1, taken + (verdict.state is ClosureState.VERIFIED)
     graph.settle()
