@@ -145,7 +145,7 @@ class Overlaid:
         if not len(rows):
             return []
         scores = self._similarities[query, rows]
-        return rows[distinct_maxima(scores, PROPOSALS, SEPARATION, rows)].tolist()
+        return [int(rows[i]) for i in distinct_maxima(scores, PROPOSALS, SEPARATION, rows)]
 
 
 def _measured(found: Alignment) -> RelativePose:

@@ -242,7 +242,7 @@ def _between(values: Grid, u: float, v: float) -> float:
     a, b = u - left, v - top
     above = (1.0 - a) * values[top, left] + a * values[top, left + 1]
     below = (1.0 - a) * values[top + 1, left] + a * values[top + 1, left + 1]
-    return (1.0 - b) * above + b * below
+    return float((1.0 - b) * above + b * below)
 
 
 @njit(cache=True, nogil=True)
