@@ -43,7 +43,8 @@ from vpr.simulation.config import SimulationConfig
 from vpr.simulation.recording import own_spot, record_drive
 from vpr.supervision.map_picture import MAP_PICTURE
 from vpr.supervision.recordings import bag_events, label_recording
-from vpr_bringup.bench import Line, data_folder, print_lines, write_readme
+from vpr_bringup.bench import data_folder
+from vpr_bringup.bench_lines import Line, print_lines, write_readme
 
 FIRST_EXACT = 3100  # from this seed on GPS is exact and plays the truth; before, noise and gaps
 KEYFRAME_TRANSLATION = 2.0  # m; less than lies between two images
