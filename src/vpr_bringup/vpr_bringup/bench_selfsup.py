@@ -1,6 +1,6 @@
 """Self-supervised learning, measured: simulated towns, real images, training speed, search.
 
-``python -m vpr_bringup.bench_selfsup [OUT] [--full] [--readme]`` makes the towns, trains,
+``python -m vpr_bringup.bench_selfsup [OUT] [--full] [--readme FILE]`` makes the towns, trains,
 calibrates and judges. Towns used to learn, to choose the epoch, to calibrate and to judge are
 different ones; each is driven twice, in the morning and in an overcast evening. Towns, features,
 the model and every row (``rows.json``) stay in OUT: a run that was cut short goes on there.
@@ -307,10 +307,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path, nargs="?", default=Path("out/bench_selfsup"))
     parser.add_argument("--full", action="store_true", help="all sizes; half an hour")
-    parser.add_argument("--readme", action="store_true", help="write the README's table")
+    parser.add_argument("--readme", type=Path, help="write the table between its marks in this file")
     arguments = parser.parse_args()
     sizes = FULL if arguments.full else REDUCED
-    run_bench(arguments.out, sizes, Path("README.md") if arguments.readme else None)
+    run_bench(arguments.out, sizes, arguments.readme)
 
 
 if __name__ == "__main__":
