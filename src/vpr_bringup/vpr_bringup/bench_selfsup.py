@@ -307,7 +307,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path, nargs="?", default=Path("out/bench_selfsup"))
     parser.add_argument("--full", action="store_true", help="all sizes; half an hour")
-    parser.add_argument("--readme", type=Path, help="write the table between its marks in this file")
+    parser.add_argument("--readme", type=Path, help="put the table into this file")
     arguments = parser.parse_args()
     sizes = FULL if arguments.full else REDUCED
     run_bench(arguments.out, sizes, arguments.readme)
