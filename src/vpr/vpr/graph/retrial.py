@@ -18,7 +18,7 @@ residuals prove it, and with the poses so found each closure against what it cla
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -131,7 +131,6 @@ class _Case:
         place = dict(zip(self._graph.order, condensed.active, strict=True))
         measurements = [self._graph.measurements[i] for i in self._closures]
         ends = np.array([(place[m.from_id], place[m.to_id]) for m in measurements]).reshape(-1, 2)
-        self._lengths = np.abs(ends[:, 0] - ends[:, 1])
         if not len(ends):
             return np.zeros(0, np.int64), []
         pairs = KDTree(ends).query_pairs(NEAR, p=np.inf, output_type="ndarray")
@@ -185,14 +184,13 @@ class _Case:
 
     def _suspects(self, belief: Belief) -> list[frozenset[int]]:
         """Kept groups that to first order cost more than to leave them out, worst first."""
-        groups = self._pulling(belief)
-        if not groups:
+        if not belief.kept:
             return []
         numbers = [*self._trusted, *sorted(belief.kept)]
         row = {number: i for i, number in enumerate(numbers)}
         leverage = Leverage(self._graph, [self._factors[i] for i in numbers], belief.values)
         savings = []
-        for group, price in groups:
+        for group, price in self._pulling(belief, leverage, row):
             saved, errors = leverage.without(row[i] for i in group)
             saving = saved - min(np.minimum(errors, self._limit(self._variance)).sum(), price)
             if saving > 0.0:
@@ -200,19 +198,21 @@ class _Case:
         savings.sort(key=lambda entry: -entry[0])
         return [group for _, group in savings]
 
-    def _pulling(self, belief: Belief) -> list[tuple[list[int], float]]:
-        """Kept groups that pull hardest, by their errors and by how much odometry gives way, with
-        the price of each."""
-        errors = self._errors(belief.values)
-        prices = self._price(self._sizes, self._variance)
-        pulls = []
-        for rows, price in zip(self._groups, prices.tolist(), strict=True):
-            kept = [row for row in rows if self._closures[row] in belief.kept]
+    def _pulling(
+        self, belief: Belief, leverage: Leverage, row: Mapping[int, int]
+    ) -> list[tuple[list[int], float]]:
+        """Kept groups that pull hardest for what it costs at most to leave them out, with the price
+        of each."""
+        groups, prices = [], []
+        for rows, price in zip(self._groups, self._price(self._sizes, self._variance), strict=True):
+            kept = [self._closures[i] for i in rows if self._closures[i] in belief.kept]
             if kept:
-                pull = (errors[kept] * self._lengths[kept]).sum()
-                pulls.append((pull, [self._closures[row] for row in kept], price))
-        pulls.sort(key=lambda entry: -entry[0])
-        return [(group, price) for _, group, price in pulls[:SUSPECTS]]
+                groups.append(kept)
+                prices.append(float(price))
+        sizes = np.array([len(group) for group in groups])
+        costs = np.minimum(prices, sizes * self._limit(self._variance))
+        pulls = leverage.savings([row[i] for i in group] for group in groups) / costs
+        return [(groups[i], prices[i]) for i in np.argsort(-pulls, kind="stable")[:SUSPECTS]]
 
     def refined(self, kept: frozenset[int], start: gtsam.Values) -> Belief:
         """Solve, believe what then costs least, and so on while the cost falls."""
