@@ -12,7 +12,7 @@ import numpy as np
 from vpr.config import PoseGraphConfig
 from vpr.geometry import rotation_angle, translation_norm
 from vpr.graph.edges import Edge, EdgeKind, covariance_problem, pose_problem
-from vpr.graph.lie_group import LieGroup, Matrix
+from vpr.graph.lie_group import LieGroup, Matrix, diagonal
 from vpr.records import ClosureState, Covariance, LoopClosure, Pose
 
 
@@ -43,7 +43,7 @@ class ClosureError(ValueError):
 
 
 def _diagonal(translation_sigma: float, rotation_sigma: float) -> Covariance:
-    return np.diag([translation_sigma**2] * 3 + [rotation_sigma**2] * 3)
+    return diagonal([translation_sigma**2] * 3 + [rotation_sigma**2] * 3)
 
 
 def odometry_step(
@@ -67,7 +67,7 @@ def odometry_step(
     covariance = _diagonal(translation_sigma, rotation_sigma)
     kind, state = EdgeKind.ODOMETRY, ClosureState.VERIFIED
     edge = Edge(from_id, to_id, kind, state, measured, covariance)
-    tangent = np.diag(group.tangent(translation_sigma, rotation_sigma) ** 2)  # the same all round
+    tangent = diagonal(group.tangent(translation_sigma, rotation_sigma) ** 2)  # the same all round
     return Step(edge, element, tangent)
 
 
