@@ -119,7 +119,8 @@ class _Case:
         self._trusted = sorted(graph.trusted)
         self._closures = graph.closures
         self._gate = gate_of(graph)
-        self._variance = 1.0  # of unit weight
+        self._shown = 1.0  # variance of unit weight, as the residuals show it
+        self._variance = 1.0  # the one that beliefs are weighed against at the moment
         self._group_of, self._groups = self._grouped(condensed)
         self._sizes = np.array([len(group) for group in self._groups], np.int64)
 
@@ -145,19 +146,22 @@ class _Case:
 
     def saving(self, before: frozenset[int], start: gtsam.Values, belief: Belief) -> float:
         """How much less a belief costs than what was believed before, in half squared sigmas."""
-        return (self.solved(before, start).cost - belief.cost) / self._variance
+        self._variance = self._shown
+        cost = self._cost(belief.kept, belief.values)
+        return (self.solved(before, start).cost - cost) / self._shown
 
     def tightened(self, belief: Belief) -> Belief:
         """The belief where the noise is what the graph shows, if that is less than claimed."""
-        while (variance := self._shown_variance(belief)) < self._variance:
-            self._variance = variance
+        while (shown := self._shown_variance(belief)) < self._shown:
+            self._shown = self._variance = shown
             tighter = self.pruned(self.refined(belief.kept, belief.values))
             if tighter.kept == belief.kept:
                 break
             belief = tighter
-        if self._variance == 1.0:
+        if self._shown == 1.0:
             return belief
-        return self.solved(self._cheapest(belief.values, 1.0), belief.values)
+        self._variance = 1.0
+        return self.refined(self._cheapest(belief.values), belief.values)
 
     def _shown_variance(self, belief: Belief) -> float:
         """Variance of unit weight, as high as the residuals allow with ``GATE_PROBABILITY``."""
@@ -218,7 +222,7 @@ class _Case:
         """Solve, believe what then costs least, and so on while the cost falls."""
         best = self.solved(kept, start)
         for _ in range(MAX_REFINEMENTS):
-            cheapest = self._cheapest(best.values, self._variance)
+            cheapest = self._cheapest(best.values)
             if cheapest == best.kept:
                 break
             other = self.solved(cheapest, best.values)
@@ -247,12 +251,12 @@ class _Case:
         """Sums over the closures of each group."""
         return np.bincount(self._group_of, errors, len(self._groups)).astype(np.float64)
 
-    def _cheapest(self, values: gtsam.Values, variance: float) -> frozenset[int]:
+    def _cheapest(self, values: gtsam.Values) -> frozenset[int]:
         """The closures to believe where the poses are given: those inside the gate, unless their
         group costs more than to leave it out."""
-        errors, limit = self._errors(values), self._limit(variance)
+        errors, limit = self._errors(values), self._limit(self._variance)
         costs = self._by_group(np.minimum(errors, limit))
-        pays = (costs < self._price(self._sizes, variance))[self._group_of]
+        pays = (costs < self._price(self._sizes, self._variance))[self._group_of]
         return frozenset(self._closures[row] for row in np.flatnonzero(pays & (errors <= limit)))
 
     def _errors(self, values: gtsam.Values) -> NDArray[np.float64]:
