@@ -7,8 +7,8 @@ large it is: a place that looks like another does so in image after image.
 
 Sets are proposed by graduated non-convexity (Yang et al., RA-L 2020), which begins without regard
 to what is believed so far, by the largest pairwise consistent set (Mangelsdorf et al., ICRA 2018),
-and by the set believed so far. From the best of them, groups are left out as long as that pays: a
-graph that bends to a wrong closure no longer shows which one it was.
+by where odometry alone goes, and by the set believed so far. From the best of them, groups are left
+out as long as that pays: a graph that bends to a wrong closure no longer shows which one it was.
 
 Odometry that is better than it claims bends cheaply. What is left of the residuals shows by how
 much (the variance of unit weight, Baarda 1968); groups are then weighed against that, as far as the
@@ -97,7 +97,8 @@ class Retrial:
             "pcm": case.consistent,
             "gnc": partial(case.graduated, odometry, before),
         }
-        beliefs = [case.refined(propose[name](), odometry) for name in self._proposals]
+        proposed = [case.cheapest(odometry), *(propose[name]() for name in self._proposals)]
+        beliefs = [case.refined(kept, odometry) for kept in proposed]
         if start is not None:
             start = chosen(condensed.graph, start, condensed.graph.order)
             beliefs.append(case.refined(before, start))
@@ -161,7 +162,7 @@ class _Case:
         if self._shown == 1.0:
             return belief
         self._variance = 1.0
-        return self.refined(self._cheapest(belief.values), belief.values)
+        return self.refined(self.cheapest(belief.values), belief.values)
 
     def _shown_variance(self, belief: Belief) -> float:
         """Variance of unit weight, as high as the residuals allow with ``GATE_PROBABILITY``."""
@@ -222,7 +223,7 @@ class _Case:
         """Solve, believe what then costs least, and so on while the cost falls."""
         best = self.solved(kept, start)
         for _ in range(MAX_REFINEMENTS):
-            cheapest = self._cheapest(best.values)
+            cheapest = self.cheapest(best.values)
             if cheapest == best.kept:
                 break
             other = self.solved(cheapest, best.values)
@@ -251,7 +252,7 @@ class _Case:
         """Sums over the closures of each group."""
         return np.bincount(self._group_of, errors, len(self._groups)).astype(np.float64)
 
-    def _cheapest(self, values: gtsam.Values) -> frozenset[int]:
+    def cheapest(self, values: gtsam.Values) -> frozenset[int]:
         """The closures to believe where the poses are given: those inside the gate, unless their
         group costs more than to leave it out."""
         errors, limit = self._errors(values), self._limit(self._variance)
