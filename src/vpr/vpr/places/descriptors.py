@@ -89,8 +89,11 @@ class DescriptorRows:
         """
         result = np.empty(len(self), np.float32)
         wanted = np.ascontiguousarray(descriptor, np.float32)
-        for first, rows in self.pieces():
-            _compare(np.asarray(rows).view(np.uint16), wanted, result[first : first + len(rows)])
+        stored = self._stored_rows
+        if self.stored is not None:
+            _compare(self.stored.all().view(np.uint16), wanted, result[:stored])
+        if len(self._new):
+            _compare(self.new.view(np.uint16), wanted, result[stored:])
         return result
 
     def at(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -116,7 +119,7 @@ class DescriptorRows:
         return 0 if self.stored is None else len(self.stored)
 
 
-def load_kernel() -> None:
+def load_kernels() -> None:
     """Compile the products now, or load them from numba's cache, rather than at the first frame."""
     for writable in (True, False):  # of a drive, of a map
         rows = np.zeros((1, 1), np.float16)

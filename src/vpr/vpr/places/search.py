@@ -108,7 +108,7 @@ class PlaceSearch:
         if self._shortlisting is not None:
             self._shortlisting.append(self._encoded_for_shortlist)
         newest = len(self.places) - 1
-        self._grid.append(self._advance, new_session=newest in self.places.session_starts[-1:])
+        self._grid.append(self._advance, new_session=newest == self.places.session_starts[-1])
 
     def _match_all(self, descriptor: NDArray[np.float32], searched: int) -> ScoredPlaces:
         similarities = self._encoded_places.similarities(self._encoded)
