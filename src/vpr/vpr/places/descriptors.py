@@ -102,12 +102,25 @@ class DescriptorRows:
         Raises:
             MapError: the map is damaged.
         """
+        return single_precision(self._halves_at(rows))
+
+    def similarities_at(
+        self, rows: NDArray[np.int64], descriptor: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """As ``similarities``, (M,) of some rows in any order.
+
+        Raises:
+            MapError: the map is damaged.
+        """
+        return dot_products(self._halves_at(rows), descriptor)
+
+    def _halves_at(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:
         old = rows < self._stored_rows
         result = np.empty((len(rows), self.dimension), np.float16)
         if self.stored is not None and old.any():
             result[old] = self.stored.take(rows[old])
         result[~old] = self._new.rows[rows[~old] - self._stored_rows]
-        return single_precision(result)
+        return result
 
     def release(self) -> None:
         """Keep nothing of the map in memory; what is needed of it is read again."""

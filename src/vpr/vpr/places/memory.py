@@ -82,6 +82,16 @@ class PlaceMemory:
         """
         return self._descriptors.similarities(descriptor)
 
+    def similarities_at(
+        self, rows: NDArray[np.int64], descriptor: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """The same of some places alone, (M,).
+
+        Raises:
+            MapError: the map that the places are read from is damaged.
+        """
+        return self._descriptors.similarities_at(rows, descriptor)
+
     def append(self, keyframe: Keyframe) -> None:
         """Remember one more keyframe."""
         sessions = self.column("sessions")
@@ -296,6 +306,12 @@ class ChosenPlaces:
     def similarities(self, descriptor: NDArray[np.float32]) -> NDArray[np.float32]:
         """As of ``PlaceMemory``, (M,)."""
         return self._memory.similarities(descriptor)[self._rows]
+
+    def similarities_at(
+        self, rows: NDArray[np.int64], descriptor: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """As of ``PlaceMemory``."""
+        return self._memory.similarities_at(self._rows[rows], descriptor)
 
     def descriptors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """As of ``PlaceMemory``."""

@@ -160,7 +160,7 @@ class SequenceMatcher:
     def _positions(
         self, places: NDArray[np.int64], session_starts: NDArray[np.int64]
     ) -> NDArray[np.int64]:
-        sessions = np.searchsorted(session_starts, places, "right") - 1
+        sessions = session_starts.searchsorted(places, "right") - 1
         return np.asarray(places + sessions * self._lines.span, np.int64)
 
     def _laid_out(self, values: Values, session_starts: NDArray[np.int64]) -> Values:
