@@ -266,24 +266,35 @@ def eval_day_night(
     night_noise: Annotated[
         float, typer.Option(help="Grey levels; the more, the harder the nights.", min=0)
     ] = 6.0,
+    cut_short: Annotated[
+        float, typer.Option(help="Share of nightly images exposed a fifth as long.", min=0, max=1)
+    ] = 0.0,
     drawings: Annotated[
         int, typer.Option(help="Nights of each learned town, with other noise.", min=1)
     ] = 1,
+    model: Annotated[
+        Literal["network", "grid"],
+        typer.Option(help="The embedding node's descriptor, or early features on a grid."),
+    ] = "grid",
+    sequence_length: Annotated[int, typer.Option(help="Frames matched in the test.", min=1)] = 5,
+    params_file: ParamsFile = None,
 ) -> None:
     """Simulated night found in day, in towns that were not trained on: the four rows.
 
     A run that was cut short goes on where it was.
     """
-    from vpr.evaluation.day_night import LENGTH, TOLERANCE, DayNightTrial
+    from vpr.evaluation.day_night import TOLERANCE, DayNightTrial
+    from vpr.simulation.day_night import NightCamera
 
     given: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
     with _explained():
-        towns = _seeds(learned), _seeds(unseen)
-        rows = DayNightTrial(out, *towns, night_noise, drawings).rows(**given)
-    shown = Table("loss", "mining", "single image", f"{LENGTH} frames", "gain", "spread")
+        towns, camera = (_seeds(learned), _seeds(unseen)), NightCamera(night_noise, cut_short)
+        trial = DayNightTrial(out, *towns, camera, drawings, model, sequence_length)
+        rows = trial.rows(SequenceTrainingConfig.from_file(params_file, **given))
+    shown = Table("loss", "mining", "single image", f"{sequence_length} frames", "gain", "spread")
     shown.title = f"recall@1, mean over {len(rows[0].recalls)} unseen towns, tolerance {TOLERANCE}"
     for row in rows:
-        gain, spread = row.gain_over(rows[0])
+        gain, spread = row.gain_over(rows[1])
         figures = [sum(part) / len(part) for part in (row.single_recalls, row.recalls)]
         cells = [f"{mean:.3f}" for mean in figures] + [f"{gain:+.3f}", f"{spread:.3f}"]
         shown.add_row(row.loss, row.mining, *cells)
