@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from vpr.commands.outcome import write_json
+from vpr.commands.outcome import show_rows, write_json
 from vpr.config import ConfigError, SequenceMatchingConfig, SequenceTrainingConfig
 
 console = Console()
@@ -312,6 +312,20 @@ def _seeds(towns: str) -> range:
     return range(first, last)
 
 
+def eval_sequence_cost(
+    places: Annotated[list[int] | None, typer.Option(help="In the map; repeat.", min=1000)] = None,
+    sequence_length: Annotated[
+        list[int] | None, typer.Option(help="Frames matched together; repeat.", min=1)
+    ] = None,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Also write the rows.")] = None,
+) -> None:
+    """What a live matching step costs beside FAISS, the convolution and a loop, on one core."""
+    from vpr.evaluation.sequence_cost import LENGTHS, SIZES, matching_costs
+
+    rows = [cost.to_row() for cost in matching_costs(places or SIZES, sequence_length or LENGTHS)]
+    show_rows("one matching step, median milliseconds", rows, json_out)
+
+
 def eval_candidates(
     recordings: Annotated[
         list[Path] | None, typer.Argument(help="Bags with a ground_truth topic.")
@@ -365,4 +379,5 @@ def add_to(train_app: typer.Typer, eval_app: typer.Typer) -> None:
     eval_app.command("sequence")(eval_sequence)
     eval_app.command("nordland")(eval_nordland)
     eval_app.command("day-night")(eval_day_night)
+    eval_app.command("sequence-cost")(eval_sequence_cost)
     eval_app.command("candidates")(eval_candidates)
