@@ -1,10 +1,12 @@
 """Frames at the network's size, and the data sets in their official formats."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from made_up_room import room
 
 from vpr.models.vlocnet import VLocNetConfig
 from vpr.pose_regression.frames import Frame, FramesError, gather, normalised_camera
@@ -145,6 +147,13 @@ def test_a_subset_follows_only_what_is_in_it() -> None:
     rest = frames.subset(np.arange(10) != 4)
     assert len(rest) == 9
     assert rest.follows.tolist() == [False, True, True, True, False, True, True, True, True]
+
+
+def test_runs_of_consecutive_frames_end_where_none_is_missing() -> None:
+    frames = replace(room(6), follows=np.array([False, True, True, False, True, True]))
+    assert frames.last_of_runs(2).tolist() == [1, 2, 4, 5]
+    assert frames.last_of_runs(3).tolist() == [2, 5]
+    assert frames.last_of_runs(4).tolist() == []
 
 
 def test_whole_drives_are_held_out_or_the_end_of_one() -> None:

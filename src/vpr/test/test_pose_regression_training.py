@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made_up_room import CONFIG, room
+from made_up_room import CONFIG, STEP, room
 
 from vpr.learning.errors import TrainingError
 from vpr.models.descriptor_model import DescriptorModelError
@@ -102,6 +102,25 @@ def test_accumulated_batches_are_one_step(monkeypatch: pytest.MonkeyPatch) -> No
     assert [row["step"] for row in rows] == [2.0]
 
 
+def test_a_batch_has_runs_of_consecutive_frames() -> None:
+    frames = room(20)
+    frames = replace(frames, follows=frames.follows & (np.arange(20) != 10))
+    data = training._Data(frames, SHORT.model_copy(update={"window": 4, "batch": 50}))
+    images, truths = data.batch([0], torch.device("cpu"))
+    along = torch.stack([truth.position[:, 0] for truth in truths])
+    assert len(images) == 4
+    torch.testing.assert_close(along.diff(dim=0), torch.full((3, 50), STEP))
+    assert not bool(((along[0] < 10 * STEP - 1e-3) & (along[-1] > 10 * STEP - 1e-3)).any())
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_statistics_of_the_batch_are_taken_for_a_share_of_the_steps(share: float) -> None:
+    config = SHORT.model_copy(update={"single_steps": 0, "steps": 8, "batch_statistics": share})
+    learnt, _ = learn(room(20), CONFIG.model_copy(update={"tasks": ("pose",)}), config)
+    forward_passes = int(learnt.trunk.res1.bn1.num_batches_tracked)
+    assert forward_passes == share * 8 * config.window
+
+
 def test_mixed_precision_trains_too() -> None:
     model = train(room(20), CONFIG, SHORT.model_copy(update={"mixed_precision": "on"}))
     assert all(bool(torch.isfinite(p).all()) for p in model.network.parameters())
@@ -138,7 +157,7 @@ def test_what_cannot_be_learnt_from_is_refused() -> None:
     with pytest.raises(TrainingError, match="no labels"):
         train(unlabelled, CONFIG, SHORT)
     apart = replace(frames, follows=np.zeros(20, bool), labels=None)
-    with pytest.raises(TrainingError, match="none of them follows another"):
+    with pytest.raises(TrainingError, match="no 3 of them follow each other"):
         train(apart, CONFIG.model_copy(update={"tasks": ("pose",)}), SHORT)
     if not torch.cuda.is_available():
         with pytest.raises(DeviceError, match="finds no GPU"):

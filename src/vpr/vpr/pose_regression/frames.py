@@ -68,6 +68,13 @@ class PosedFrames:
             None if self.depth is None else self.depth[chosen],
         )
 
+    def last_of_runs(self, length: int) -> NDArray[np.int64]:
+        """Rows of the frames that, with those before them, are ``length`` consecutive ones."""
+        unbroken = np.ones(len(self), np.bool_)
+        for back in range(length - 1):
+            unbroken &= np.concatenate([np.zeros(back, np.bool_), self.follows[: len(self) - back]])
+        return np.flatnonzero(unbroken)
+
     def held_out(self, share: float) -> NDArray[np.bool_]:
         """A mask of the last drives, about ``share`` of them; of one drive, of its last part.
 
