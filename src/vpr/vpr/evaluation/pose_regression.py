@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -142,11 +143,20 @@ def ablation(
     values = training.model_dump(exclude={"device", "checkpoint_every"})
     kept = KeptRows(out / ROWS, asdict(sources) | values)
     drives = Drives(
-        frames_of(sources.learnt, "train", REDUCED),
-        frames_of(sources.others, "train", REDUCED),
-        frames_of(sources.tested, "test", REDUCED),
+        _kept_frames(sources.learnt, "train", out),
+        _kept_frames(sources.others, "train", out),
+        _kept_frames(sources.tested, "test", out),
     )
     return ablation_summary(ablation_rows(drives, seeds, REDUCED, training, out, tell, kept))
+
+
+def _kept_frames(source: str, split: str, folder: Path) -> PosedFrames:
+    """Frames at the reduced network's size; a simulated drive takes longer to draw than to read."""
+    file = folder / f"frames-{hashlib.sha256(f'{source} {split}'.encode()).hexdigest()[:12]}.npz"
+    if not file.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        frames_of(source, split, REDUCED).save(file)
+    return PosedFrames.load(file)
 
 
 def ablation_rows(
