@@ -136,19 +136,25 @@ def test_single_tasks_and_plain_losses_train(fusion: str) -> None:
     assert "odometry_translation_m" not in found
 
 
-def test_a_frozen_trunk_stays_as_it_was_embedded() -> None:
-    network = CONFIG.model_copy(update={"backbone": "efficientnet_lite0", "tasks": ("pose",)})
+@pytest.mark.parametrize("count", [0, 3, 4])
+def test_frozen_blocks_stay_as_they_were_embedded(count: int) -> None:
+    tasks = ("pose", "odometry")
+    network = CONFIG.model_copy(update={"backbone": "efficientnet_lite0", "tasks": tasks})
     values = {"single_steps": 0, "steps": 2, "initial_weights": EMBEDDED, "turn": 5.0}
     embedded = read_state_dict(embedded_weights_file())
-    for frozen in (True, False):
-        config = SHORT.model_copy(update=values | {"frozen_trunk": frozen})
-        learnt, _ = learn(room(10), network, config)
-        trunk = learnt.trunk.state_dict()
-        kept = [
-            torch.equal(trunk["res2.a._bn0.running_mean"], embedded["_blocks.1._bn0.running_mean"]),
-            torch.equal(trunk["res1._conv_stem.weight"], embedded["_conv_stem.weight"]),
-        ]
-        assert kept == [frozen, frozen]
+    config = SHORT.model_copy(update=values | {"frozen_blocks": count, "schedule": "joint"})
+    learnt, _ = learn(room(10), network, config)
+    assert learnt.pose is not None
+    assert learnt.odometry is not None
+    kept = {
+        4: learnt.pose.res4.state_dict()["a._bn0.running_mean"],
+        3: learnt.trunk.state_dict()["res3.a._bn0.running_mean"],
+    }
+    odometry = learnt.odometry.res4.state_dict()["a._expand_conv.weight"]
+    given = {4: embedded["_blocks.5._bn0.running_mean"], 3: embedded["_blocks.3._bn0.running_mean"]}
+    for block, tensor in kept.items():
+        assert torch.equal(tensor, given[block]) == (block <= count)
+    assert torch.equal(odometry, embedded["_blocks.5._expand_conv.weight"]) == (count == 4)
 
 
 def test_what_cannot_be_learnt_from_is_refused() -> None:

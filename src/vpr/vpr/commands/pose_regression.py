@@ -70,9 +70,9 @@ def train_vlocnet(
             "or with embedded (--backbone efficientnet_lite0)."
         ),
     ] = "",
-    frozen_trunk: Annotated[
-        bool, typer.Option("--frozen-trunk", help="Leave Res1 to Res3 as those weights have them.")
-    ] = False,
+    frozen_blocks: Annotated[
+        int, typer.Option(help="Leave Res1 to so many as those weights have them.", min=0, max=4)
+    ] = 0,
     turn: Annotated[
         float, typer.Option(help="Also learn views turned by up to so many degrees.", min=0.0)
     ] = 0.0,
@@ -89,7 +89,7 @@ def train_vlocnet(
             "single_steps": single_steps, "steps": steps, "schedule": schedule, "batch": batch,
             "accumulate": accumulate, "learning_rate": learning_rate, "seed": seed,
             "initial_weights": initial_weights, "device": device,
-            "mixed_precision": mixed_precision, "turn": turn, "frozen_trunk": frozen_trunk,
+            "mixed_precision": mixed_precision, "turn": turn, "frozen_blocks": frozen_blocks,
         }  # fmt: skip
         config = VLocNetTrainingConfig.model_validate(values)
         network = _network(data, tasks, small, backbone)

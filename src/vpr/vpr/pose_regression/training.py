@@ -67,7 +67,8 @@ class VLocNetTrainingConfig(BaseModel):
     turn: NonNegative = 0.0  # degrees about each axis by which the camera is turned where it stood
     held_out: float = Field(default=0.25, gt=0.0, lt=0.9)  # share of drives to calibrate on
     initial_weights: str = ""  # a torchvision ResNet-50's file, or EMBEDDED for EfficientNet-Lite0
-    frozen_trunk: bool = False  # Res1 to Res3 stay as ``initial_weights`` has them
+    # Res1 to this one of the pose and odometry streams stay as ``initial_weights`` has them
+    frozen_blocks: int = Field(default=0, ge=0, le=4)
     log_every: int = Field(default=20, ge=1)  # steps
     checkpoint_every: int = Field(default=200, ge=1)  # steps
     seed: int = Field(default=0, ge=0)
@@ -171,8 +172,8 @@ def _begin(frames: PosedFrames, config: VLocNetConfig, training: VLocNetTraining
     network.camera.copy_(torch.from_numpy(frames.camera))
     _place_regressors(network, frames)
     network.to(device).train()
-    if training.frozen_trunk:
-        network.trunk.requires_grad_(False).eval()
+    for block in _first_blocks(network, training.frozen_blocks):
+        block.requires_grad_(False).eval()
     weights = LossWeights().to(device)
     optimizer = torch.optim.AdamW(
         [*network.parameters(), *weights.parameters()],
@@ -181,6 +182,14 @@ def _begin(frames: PosedFrames, config: VLocNetConfig, training: VLocNetTraining
     )
     progress = Progress(_fingerprint(frames, config, training))
     return _Run(network, weights, optimizer, progress, device)
+
+
+def _first_blocks(network: VLocNet, count: int) -> list[nn.Module]:
+    """Res1 to Res``count`` of the pose and odometry streams."""
+    names = {f"res{number}" for number in range(1, count + 1)}
+    streams = (network.trunk, network.pose, network.odometry)
+    children = [child for s in streams if s is not None for child in s.named_children()]
+    return [block for name, block in children if name in names]
 
 
 def _classifier(weights: str, config: VLocNetConfig) -> dict[str, Tensor]:
