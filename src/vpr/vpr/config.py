@@ -23,6 +23,7 @@ EVERY_NODE = "**"  # the section of a parameter file that all nodes read
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
+LearningRate = Annotated[float, Field(gt=0.0, le=100.0)]  # more overflows single precision
 
 
 class ConfigError(ValueError):
@@ -242,7 +243,7 @@ class SequenceTrainingConfig(NodeConfig):
     negative_distance: int = Field(ge=0, le=10_000)
     stretch: int = Field(ge=2, le=20_000)
     epochs: int = Field(ge=1, le=100_000)
-    learning_rate: Positive
+    learning_rate: LearningRate
     weight_decay: NonNegative
     whitening: Fraction
     noise: Annotated[float, Field(ge=0.0, le=2.0)]
@@ -443,8 +444,8 @@ class FineTuningConfig(NodeConfig):
     epochs: int = Field(ge=1, le=100_000)
     epoch_positives: int = Field(ge=1)
     batch_positives: int = Field(ge=1)
-    learning_rate: Positive
-    trunk_learning_rate: Positive
+    learning_rate: LearningRate
+    trunk_learning_rate: LearningRate
     weight_decay: NonNegative
     unfreeze: int = Field(ge=0)
     patience: int = Field(ge=1)

@@ -1,6 +1,6 @@
 """Self-supervised learning, measured: simulated towns, real images, training speed, search.
 
-``python -m vpr_bringup.bench_selfsup [OUT] [--full] [--readme]`` makes the towns, trains,
+``python -m vpr_bringup.bench_selfsup [OUT] [--full] [--readme FILE]`` makes the towns, trains,
 calibrates and judges. Towns used to learn, to choose the epoch, to calibrate and to judge are
 different ones; each is driven twice, in the morning and in an overcast evening. Towns, features,
 the model and every row (``rows.json``) stay in OUT: a run that was cut short goes on there.
@@ -43,7 +43,8 @@ from vpr.simulation.config import SimulationConfig
 from vpr.simulation.recording import own_spot, record_drive
 from vpr.supervision.map_picture import MAP_PICTURE
 from vpr.supervision.recordings import bag_events, label_recording
-from vpr_bringup.bench import Line, data_folder, print_lines, write_readme
+from vpr_bringup.bench import data_folder
+from vpr_bringup.bench_lines import Line, print_lines, write_readme
 
 FIRST_EXACT = 3100  # from this seed on GPS is exact and plays the truth; before, noise and gaps
 KEYFRAME_TRANSLATION = 2.0  # m; less than lies between two images
@@ -306,10 +307,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path, nargs="?", default=Path("out/bench_selfsup"))
     parser.add_argument("--full", action="store_true", help="all sizes; half an hour")
-    parser.add_argument("--readme", action="store_true", help="write the README's table")
+    parser.add_argument("--readme", type=Path, help="put the table into this file")
     arguments = parser.parse_args()
     sizes = FULL if arguments.full else REDUCED
-    run_bench(arguments.out, sizes, Path("README.md") if arguments.readme else None)
+    run_bench(arguments.out, sizes, arguments.readme)
 
 
 if __name__ == "__main__":

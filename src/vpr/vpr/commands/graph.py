@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from vpr.commands.outcome import write_json
+from vpr.commands.outcome import fail, write_json
 
 app = typer.Typer(no_args_is_help=True, help="Pose graphs in g2o files.")
 
@@ -66,11 +66,11 @@ def optimize(
     try:
         graph, false = with_false_closures(read_g2o(file), share, seed, outlier_group)
     except G2oError as error:
-        _fail(str(error))
+        fail(str(error))
     except OSError as error:
-        _fail(f"{file}: {error.strerror or error}")
+        fail(f"{file}: {error.strerror or error}")
     except ValueError as error:
-        _fail(f"{file}: {error}")
+        fail(f"{file}: {error}")
     try:
         with Progress(console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task(f"optimizing {len(graph.order)} vertices", total=None)
@@ -81,7 +81,7 @@ def optimize(
                 lambda done, total: bar.update(task, completed=done, total=total),
             )
     except UnsolvableGraph as error:
-        _fail(f"{file}: {error}")
+        fail(f"{file}: {error}")
     figures = _figures(graph, result)
     if false:
         figures |= _against_truth(result, false)
@@ -90,7 +90,7 @@ def optimize(
             write_g2o(output, graph, result.poses, set(result.kept | graph.trusted))
         write_json(figures, json_out)
     except OSError as error:
-        _fail(f"{error.filename}: {error.strerror}")
+        fail(f"{error.filename}: {error.strerror}")
     _print(file, figures)
 
 
@@ -132,8 +132,3 @@ def _print(file: Path, figures: dict[str, Any]) -> None:
             value = ", ".join(f"{part:.0f}" for part in value)
         table.add_row(name, f"{value:.6g}" if isinstance(value, float) else str(value))
     Console().print(table)
-
-
-def _fail(message: str) -> Any:
-    Console(stderr=True).print(f"[red]error:[/] {message}", highlight=False, soft_wrap=True)
-    raise typer.Exit(2)

@@ -9,6 +9,8 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from vpr.commands.outcome import fail
+
 GROWTH = ("<!-- graph growth: begin (vpr eval graph) -->", "<!-- graph growth: end -->")
 OUTLIERS = ("<!-- graph outliers: begin (vpr eval graph) -->", "<!-- graph outliers: end -->")
 
@@ -33,8 +35,7 @@ def eval_graph(
     from vpr.evaluation.graph_figures import graph_tasks, measure
 
     if data is not None and not ((data / "g2o").is_dir() and (data / "kitti_poses").is_dir()):
-        Console(stderr=True).print(f"[red]error:[/] {data} has no g2o/ and kitti_poses/ in it")
-        raise typer.Exit(2)
+        fail(f"{data} has no g2o/ and kitti_poses/ in it")
     tasks = [task for task in graph_tasks(data, tuple(range(1, seeds + 1))) if only in task[0]]
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=len(tasks))
@@ -81,8 +82,7 @@ def _replace(file: Path, marks: tuple[str, str], table: str) -> None:
     head, found, rest = text.partition(begin)
     _, closed, tail = rest.partition(end)
     if not (found and closed):
-        Console(stderr=True).print(f"[red]error:[/] {file} has no marks {begin} … {end}")
-        raise typer.Exit(2)
+        fail(f"{file} has no marks {begin} … {end}")
     partial = file.with_name(f".{file.name}.unfinished")
     partial.write_text(f"{head}{begin}\n{table}\n{end}{tail}")
     partial.replace(file)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,9 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from vpr.commands.outcome import write_json
+from vpr.commands.outcome import explained, write_json
 from vpr.config import (
-    ConfigError,
     EmbeddingConfig,
     FineTuningConfig,
     GpsImageSyncConfig,
@@ -29,29 +26,6 @@ ParamsFile = Annotated[
     Path | None, typer.Option("--params-file", help="Parameters laid over the shipped ones.")
 ]
 Out = Annotated[Path, typer.Option("--out", help="Dataset folder; a further recording is added.")]
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Errors that are somebody's data as one sentence and exit status 2."""
-    from vpr.bags.reader import BagError
-    from vpr.evaluation.kept_rows import KeptRowsError
-    from vpr.learning.errors import TrainingError
-    from vpr.models.backbone import BackboneError
-    from vpr.models.descriptor_model import DescriptorModelError
-    from vpr.models.embedder import EmbeddingError
-    from vpr.models.weights import WeightsError
-    from vpr.models.whitening import WhiteningError
-    from vpr.supervision.dataset import DatasetError
-
-    try:
-        yield
-    except (
-        BackboneError, BagError, ConfigError, DatasetError, DescriptorModelError, EmbeddingError,
-        KeptRowsError, TrainingError, WeightsError, WhiteningError,
-    ) as error:  # fmt: skip
-        Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False)
-        raise typer.Exit(2) from error
 
 
 @dataset_app.command("from-bag")
@@ -70,7 +44,7 @@ def dataset_from_bag(
 
     named = {"image": image, "fix": fix, "odometry": odometry, "imu": imu}
     topics = {kind: topic for kind, topic in named.items() if topic is not None}
-    with _explained(), BagReader(bag) as reader:
+    with explained(), BagReader(bag) as reader:
         _label(bag.resolve().name, bag_events(reader, topics), out, params_file)
 
 
@@ -84,7 +58,7 @@ def dataset_from_kitti_raw(
     """A synchronised KITTI raw drive: its images, fixes and INS heading."""
     from vpr.supervision.kitti import kitti_raw_events
 
-    with _explained():
+    with explained():
         _label(drive.resolve().name, kitti_raw_events(drive, camera), out, params_file)
 
 
@@ -99,7 +73,7 @@ def dataset_from_kitti_odometry(
     """A KITTI odometry sequence with its true poses."""
     from vpr.supervision.kitti import kitti_odometry_events
 
-    with _explained():
+    with explained():
         events = kitti_odometry_events(dataset, sequence, camera)
         _label(f"kitti_odometry_{sequence}", events, out, params_file)
 
@@ -109,7 +83,7 @@ def dataset_from_st_lucia(traverse: Path, out: Out, params_file: ParamsFile = No
     """A traverse of St Lucia Multiple Times of Day."""
     from vpr.supervision.st_lucia import st_lucia_events
 
-    with _explained():
+    with explained():
         _label(traverse.resolve().name, st_lucia_events(traverse), out, params_file)
 
 
@@ -118,7 +92,7 @@ def dataset_info(folder: Path) -> None:
     """What a dataset folder holds and what was left out, and why."""
     from vpr.supervision.dataset import read_dataset, read_manifest
 
-    with _explained():
+    with explained():
         manifest, dataset = read_manifest(folder), read_dataset(folder)
     table = Table("", "", title=str(folder), show_header=False)
     table.add_row("keyframes", str(len(dataset)))
@@ -169,7 +143,7 @@ def train_descriptor_command(
     """
     from vpr.learning.descriptor import TrainingData, train_descriptor
 
-    with _explained():
+    with explained():
         changes: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
         config = FineTuningConfig.from_file(params_file, **changes)
         model = {} if onto is None else {"model": str(onto)}
@@ -197,7 +171,7 @@ def eval_selfsup(
     from vpr.evaluation.kept_rows import KeptRows
     from vpr.evaluation.selfsup import evaluate_selfsup
 
-    with _explained():
+    with explained():
         config = FineTuningConfig.from_file(params_file)
         embedding = EmbeddingConfig.from_file(params_file)
         sequences = SequenceMatchingConfig.from_file(params_file)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from vpr.commands.outcome import explained
 from vpr.config import PoseGraphConfig
 
 map_app = typer.Typer(no_args_is_help=True, help="Look into maps, merge, edit and export them.")
@@ -23,22 +22,12 @@ ParamsFile = Annotated[
 Session = Annotated[int, typer.Argument(help="Its number, as `vpr map sessions` lists it.", min=0)]
 
 
-@contextmanager
-def refusals() -> Iterator[None]:
-    """What a map is refused for, in one line and as exit status 2."""
-    try:
-        yield
-    except (ValueError, OSError) as error:  # every error of the library is a ValueError
-        Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from error
-
-
 @map_app.command()
 def info(folder: Path) -> None:
     """What a map holds, without reading all of it."""
     from vpr.maps.folder import open_part, read_manifest
 
-    with refusals():
+    with explained():
         manifest = read_manifest(folder)
         table = Table("part", "holds", "table", "rows", "bytes", title=f"{folder}")
         for part in manifest.parts:
@@ -60,7 +49,7 @@ def sessions(folder: Path) -> None:
     from vpr.maps.folder import open_part
 
     table = Table("session", "keyframes", "seconds", "metres", "in the map", "closures to")
-    with refusals():
+    with explained():
         for one in summaries(load_graph(open_part(folder, "graph"))):
             ties = ", ".join(f"{other}: {count}" for other, count in sorted(one.ties.items()))
             seconds = (one.last_ns - one.first_ns) / 1e9
@@ -75,7 +64,7 @@ def verify(folder: Path) -> None:
     """Read every byte of a map and check it; exit status 2 and the place where it is damaged."""
     from vpr.maps.sessions import verify_map
 
-    with refusals():
+    with explained():
         manifest = verify_map(folder)
     counts = ", ".join(f"{part.count} in {part.name}" for part in manifest.parts)
     console.print(f"{folder} is sound: {counts}")
@@ -93,7 +82,7 @@ def merge(
     """Several maps in one; sessions that find no place stay in it and wait for one."""
     from vpr.maps.sessions import merge_maps
 
-    with refusals():
+    with explained():
         manifest = merge_maps(out, maps)
     console.print(f"{out}: {manifest.part('graph').count} keyframes of {len(maps)} maps")
     if search:
@@ -109,7 +98,7 @@ def anchor(folder: Path, params_file: ParamsFile = None) -> None:
 def _anchor(folder: Path, params_file: Path | None) -> None:
     from vpr.maps.anchoring import MapMatcher
 
-    with refusals(), Progress(console=console, transient=True) as progress:
+    with explained(), Progress(console=console, transient=True) as progress:
         task = progress.add_task("")
 
         def show(done: int, count: int, session: int) -> None:
@@ -126,7 +115,7 @@ def delete_session(folder: Path, session: Session) -> None:
     """Write a map anew without one of its drives."""
     from vpr.maps import sessions as edits
 
-    with refusals():
+    with explained():
         manifest = edits.delete_session(folder, session)
     console.print(f"session {session} deleted; {manifest.part('graph').count} keyframes remain")
 
@@ -149,7 +138,7 @@ def reanchor(
     from vpr.graph.sessions import placement_covariance
     from vpr.maps.sessions import reanchor_session
 
-    with refusals():
+    with explained():
         covariance = placement_covariance(PoseGraphConfig.from_file(params_file))
         placed = None if pose is None else pose_from_quaternion(pose[:3], pose[3:])
         reanchor_session(folder, session, placed, covariance)
@@ -180,7 +169,7 @@ def locate(
     from vpr.maps.locating import MapLocator
     from vpr.records import CameraModel
 
-    with refusals():
+    with explained():
         pixels = decode_compressed(image.read_bytes())
         height, width = pixels.shape[:2]
         camera = None
@@ -209,6 +198,6 @@ def export(
     """The keyframes that have their place in the map, for other programs; closures as a picture."""
     from vpr.maps.export import export_map
 
-    with refusals():
+    with explained():
         count = export_map(folder, out, kind or out.suffix.removeprefix("."))
     console.print(f"{out}: {count} keyframes")

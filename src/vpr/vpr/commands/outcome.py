@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
@@ -15,13 +16,25 @@ TABLE_WIDTH = 160  # characters that the widest table needs
 T = TypeVar("T")
 
 
-def or_fail(work: Callable[[], T]) -> T:
-    """What the work gives; a named error of the library ends the command with its sentence."""
+def fail(message: str, cause: Exception | None = None) -> NoReturn:
+    """End the command with one sentence on standard error and exit status 2."""
+    Console(stderr=True).print(f"[red]error:[/] {message}", highlight=False, soft_wrap=True)
+    raise typer.Exit(2) from cause
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """A named error of the library, or an unusable file, ends the command with its sentence."""
     try:
+        yield
+    except (ValueError, OSError) as error:  # every named error of the library is a ValueError
+        fail(str(error), error)
+
+
+def or_fail(work: Callable[[], T]) -> T:
+    """What the work gives, its errors explained."""
+    with explained():
         return work()
-    except ValueError as error:  # every named error of the library is one
-        Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False)
-        raise typer.Exit(2) from error
 
 
 def show_rows(title: str, rows: Sequence[dict[str, Any]], json_out: Path | None = None) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from vpr.commands.outcome import write_json
+from vpr.commands.outcome import explained, write_json
 from vpr.config import ConfigError, SequenceMatchingConfig, SequenceTrainingConfig
 
 console = Console()
@@ -34,29 +32,6 @@ Model = Annotated[
 Frames = Annotated[str, typer.Option(help="first:last of both traverses, as in Python.")]
 Within = Annotated[float, typer.Option("--tolerance", help="Frames, or metres with positions.")]
 Spacing = Annotated[float, typer.Option(help="Thin traverses with positions to this, m; 0: not.")]
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Errors that are somebody's data as one sentence and exit status 2."""
-    from vpr.evaluation.kept_rows import KeptRowsError
-    from vpr.evaluation.places import EvaluationError
-    from vpr.learning.sequence_training import SequenceTrainingError
-    from vpr.models.weights import WeightsError
-    from vpr.simulation.day_night import TownError
-
-    try:
-        yield
-    except (
-        ConfigError,
-        EvaluationError,
-        KeptRowsError,
-        SequenceTrainingError,
-        TownError,
-        WeightsError,
-    ) as error:
-        Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False)
-        raise typer.Exit(2) from error
 
 
 def eval_sequence(
@@ -94,7 +69,7 @@ def eval_sequence(
     """Recall@1/5/20 of the family of sequence methods between two traverses."""
     from vpr.evaluation.sequences import FROZEN, RANKS, evaluate_method, learned_family
 
-    with _explained():
+    with explained():
         compared = _comparison(
             reference,
             query,
@@ -204,7 +179,7 @@ def train_sequence(
     from vpr.models.seqnet import save_seqnet
 
     given = {"loss": loss, "mining": mining, "window": window, "epochs": epochs}
-    with _explained():
+    with explained():
         config = SequenceTrainingConfig.from_file(
             params_file, **{name: value for name, value in given.items() if value is not None}
         )
@@ -242,7 +217,7 @@ def eval_nordland(
         recall = f"{each.row.recalls[0]:.3f}"
         console.print(f"{each.tested:>8} {each.row.method}: {recall}", highlight=False)
 
-    with _explained():
+    with explained():
         made = nordland_table(data, out, tell, epochs=epochs)
     shown = Table("method", *(f"recall@{k}" for k in RANKS), "recall@1 by stretch")
     shown.title = f"winter in summer, {LENGTH} frames, tolerance {TOLERANCE}, mean over stretches"
@@ -277,7 +252,7 @@ def eval_day_night(
     from vpr.evaluation.day_night import LENGTH, TOLERANCE, DayNightTrial
 
     given: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
-    with _explained():
+    with explained():
         towns = _seeds(learned), _seeds(unseen)
         rows = DayNightTrial(out, *towns, night_noise, drawings).rows(**given)
     shown = Table("loss", "mining", "single image", f"{LENGTH} frames", "gain", "spread")
@@ -318,34 +293,29 @@ def eval_candidates(
 
     The folders are the first drive, where they are given.
     """
-    from vpr.bags.reader import BagError
     from vpr.evaluation import candidates
 
     drives = []
-    try:
-        with _explained():
-            if folders is not None:
-                drives.append(candidates.judged_in_folders(*folders, params_file))
-            drives += [candidates.judged_in_recording(b, params_file) for b in recordings or []]
-            if not drives:
-                raise ConfigError("neither a recording nor --folders is given")
-            curves = candidates.configured_curves(SequenceMatchingConfig.from_file(params_file))
-            for kind, configured in zip(("best", "further"), curves, strict=True):
-                judged = [drive.best() if kind == "best" else drive.further() for drive in drives]
-                curve = candidates.fitted_curve(judged[:fitted_on])
-                shown = Table("drive", "candidates", "right", "error", "error of the fitted curve")
-                shown.title = (
-                    f"{kind} candidates: midpoint {configured.midpoint:.2f}, width "
-                    f"{configured.width:.2f}; fitted {curve.midpoint:.2f}, {curve.width:.2f}"
-                )
-                for drive in judged:
-                    errors = (f"{c.expected_error(drive):.3f}" for c in (configured, curve))
-                    share = f"{drive.right.mean():.2f}"
-                    shown.add_row(drive.name, str(len(drive.right)), share, *errors)
-                console.print(shown)
-    except BagError as error:
-        Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False)
-        raise typer.Exit(2) from error
+    with explained():
+        if folders is not None:
+            drives.append(candidates.judged_in_folders(*folders, params_file))
+        drives += [candidates.judged_in_recording(b, params_file) for b in recordings or []]
+        if not drives:
+            raise ConfigError("neither a recording nor --folders is given")
+        curves = candidates.configured_curves(SequenceMatchingConfig.from_file(params_file))
+        for kind, configured in zip(("best", "further"), curves, strict=True):
+            judged = [drive.best() if kind == "best" else drive.further() for drive in drives]
+            curve = candidates.fitted_curve(judged[:fitted_on])
+            shown = Table("drive", "candidates", "right", "error", "error of the fitted curve")
+            shown.title = (
+                f"{kind} candidates: midpoint {configured.midpoint:.2f}, width "
+                f"{configured.width:.2f}; fitted {curve.midpoint:.2f}, {curve.width:.2f}"
+            )
+            for drive in judged:
+                errors = (f"{c.expected_error(drive):.3f}" for c in (configured, curve))
+                share = f"{drive.right.mean():.2f}"
+                shown.add_row(drive.name, str(len(drive.right)), share, *errors)
+            console.print(shown)
 
 
 def add_to(train_app: typer.Typer, eval_app: typer.Typer) -> None:

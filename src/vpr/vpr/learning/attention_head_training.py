@@ -14,7 +14,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.nn import functional
 
-from vpr.config import EmbeddingConfig, NonNegative, Positive, SegmentationConfig
+from vpr.config import EmbeddingConfig, LearningRate, NonNegative, Positive, SegmentationConfig
 from vpr.learning.descent import Log, adam_with_cosine, descend, unheard
 from vpr.learning.graded import GradedPairs, generalised_contrastive_loss
 from vpr.models.attention_head import AttentionHead
@@ -33,7 +33,7 @@ class AttentionHeadTrainingConfig(BaseModel):
     towns: int = Field(default=6, ge=1)
     steps: int = Field(default=400, ge=1)
     pairs: int = Field(default=32, ge=2, description="in a batch, of one town each")
-    learning_rate: Positive = 5e-3
+    learning_rate: LearningRate = 5e-3
     weight_decay: NonNegative = 1e-2
     margin: Positive = 1.2  # of centred descriptors, which are sqrt(2) apart when unrelated
     seed: int = Field(default=0, ge=0)

@@ -18,7 +18,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.nn import functional
 
-from vpr.config import NonNegative, Positive, SegmentationConfig
+from vpr.config import LearningRate, NonNegative, SegmentationConfig
 from vpr.images.attention import LaplacianOfGaussianAttention
 from vpr.learning.descent import Log, adam_with_cosine, descend, unheard
 from vpr.models.attention_network import INPUT_SIZE, AttentionEncoderDecoder
@@ -46,7 +46,7 @@ class AttentionNetworkTrainingConfig(BaseModel):
         multiple_of=16,
         description="px, square, cut out of the input, for the sake of time",
     )
-    learning_rate: Positive = 1e-3  # the appendix's, as is the next
+    learning_rate: LearningRate = 1e-3  # the appendix's, as is the next
     weight_decay: NonNegative = 1e-3
     seed: int = Field(default=0, ge=0)
 

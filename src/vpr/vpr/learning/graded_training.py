@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from vpr.config import NonNegative, Positive
+from vpr.config import LearningRate, NonNegative, Positive
 from vpr.learning.descent import descend
 from vpr.learning.freezing import freeze
 from vpr.learning.graded import GradedPairs, generalised_contrastive_loss
@@ -33,8 +33,8 @@ class GradedTrainingConfig(BaseModel):
     integration: Integration = Integration.NONE
     steps: int = Field(default=60, ge=0)
     pairs: int = Field(default=8, ge=2, description="in a batch")
-    learning_rate: Positive = 1e-4
-    head_learning_rate: Positive = 1e-2
+    learning_rate: LearningRate = 1e-4
+    head_learning_rate: LearningRate = 1e-2
     weight_decay: NonNegative = 1e-4
     margin: Positive = 0.5
     gem_p: float = Field(default=3.0, ge=1.0)

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.progress import Progress as Bar
 from torch import Tensor, nn
 
-from vpr.config import NonNegative, Positive
+from vpr.config import LearningRate, NonNegative
 from vpr.geometry import quaternion_of
 from vpr.learning.checkpoint import Progress, load_checkpoint, save_checkpoint
 from vpr.learning.errors import TrainingError
@@ -61,7 +61,7 @@ class VLocNetTrainingConfig(BaseModel):
     # the images so far
     batch_statistics: float = Field(default=0.5, ge=0.0, le=1.0)
     accumulate: int = Field(default=1, ge=1)  # forward passes a step of the optimizer
-    learning_rate: Positive = 1e-3  # at the start of a cosine
+    learning_rate: LearningRate = 1e-3  # at the start of a cosine
     weight_decay: NonNegative = 1e-4
     light: NonNegative = 0.2  # share by which brightness and contrast are varied
     turn: NonNegative = 0.0  # degrees about each axis by which the camera is turned where it stood

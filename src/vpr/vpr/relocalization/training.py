@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.progress import Progress as Bar
 from torch import Tensor, nn
 
-from vpr.config import Fraction, NonNegative, Positive
+from vpr.config import Fraction, LearningRate, NonNegative, Positive
 from vpr.learning.checkpoint import Progress, load_checkpoint, save_checkpoint
 from vpr.learning.errors import TrainingError
 from vpr.relocalization.encoders import EncoderInput
@@ -49,9 +49,9 @@ class S3eTrainingConfig(BaseModel):
     batch_views: int = Field(default=72, ge=2, description="compared with each other in a step")
     batch_sequences: int = Field(default=3, ge=1, description="that these come from")
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    learning_rate: Positive = 1e-3
-    highest_rate: Positive = 0.1  # of the cyclic schedule, with SGD
-    graph_rate: Positive = 1e-5  # of the graph network, "since the network prone to diverge"
+    learning_rate: LearningRate = 1e-3
+    highest_rate: LearningRate = 0.1  # of the cyclic schedule, with SGD
+    graph_rate: LearningRate = 1e-5  # of the graph network, "since the network prone to diverge"
     weight_decay: NonNegative = 1e-5
     momentum: NonNegative = 0.95
     loop_similarity: Positive = 0.1  # IoU above which a pair counts as a loop
