@@ -24,7 +24,7 @@ from vpr.evaluation.pose_regression import (
     trust_figures,
 )
 from vpr.evaluation.pose_regression_latency import latency_rows
-from vpr.models.device import DEVICES, chosen_device
+from vpr.models.device import DEVICES, DeviceError, chosen_device
 from vpr.models.vlocnet import SMALL
 from vpr.pose_regression.prediction import figures, predict
 from vpr.pose_regression.sources import seven_scenes
@@ -34,9 +34,8 @@ SEEDS = range(3)
 KITCHEN_NETWORK = SMALL.model_copy(
     update={"tasks": ("pose", "odometry"), "backbone": "efficientnet_lite0"}
 )
-# chosen on the end of the first half
 KITCHEN = VLocNetTrainingConfig(
-    single_steps=0, steps=400, schedule="joint", batch=8,
+    single_steps=0, steps=300, schedule="joint", batch=8,
     initial_weights=EMBEDDED, frozen_blocks=4, turn=15.0,
 )  # fmt: skip
 LEARNT_FRAMES = 125  # the first half of redkitchen
@@ -70,7 +69,10 @@ def main() -> None:
     parser.add_argument("--device", choices=DEVICES, default="auto")
     arguments = parser.parse_args()
     out: Path = arguments.out
-    device = chosen_device(arguments.device).type
+    try:
+        device = chosen_device(arguments.device).type
+    except DeviceError as error:
+        parser.error(str(error))
     training = REDUCED_TRAINING.model_copy(update={"steps": arguments.steps, "device": device})
     parts: dict[str, Callable[[], Rows]] = {
         "latency": lambda: latency_rows(device, LATENCY_FRAMES),
