@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vpr.evaluation.view_search import Similarities
 from vpr.evaluation.view_verification import ViewVerifier
 from vpr.geometry import relative
-from vpr.places.recognizer import distinct_maxima
+from vpr.places.maxima import distinct_maxima
 from vpr.records import Pose
 from vpr.relocalization.rgbd import RgbdSequence
 from vpr.verification.dense_alignment import Alignment, DepthView, align, expected_overlap
