@@ -1,13 +1,21 @@
 """Frames at the network's size, and the data sets in their official formats."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from made_up_room import room
 
 from vpr.models.vlocnet import VLocNetConfig
-from vpr.pose_regression.frames import Frame, FramesError, gather, normalised_camera
+from vpr.pose_regression.frames import (
+    Frame,
+    FramesError,
+    PosedFrames,
+    gather,
+    normalised_camera,
+)
 from vpr.pose_regression.sources import deeploc, seven_scenes, simulated_drives
 from vpr.records import CameraModel, Image
 from vpr.simulation.config import SimulationConfig
@@ -145,6 +153,27 @@ def test_a_subset_follows_only_what_is_in_it() -> None:
     rest = frames.subset(np.arange(10) != 4)
     assert len(rest) == 9
     assert rest.follows.tolist() == [False, True, True, True, False, True, True, True, True]
+
+
+def test_frames_are_read_back_and_foreign_files_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "frames.npz"
+    for frames in (room(6), replace(room(6), labels=None, depth=None)):
+        frames.save(file)
+        found = vars(PosedFrames.load(file))
+        assert found.keys() == vars(frames).keys()
+        for name, array in vars(frames).items():
+            np.testing.assert_array_equal(found[name], array)
+    for content in (b"", b"no frames", file.read_bytes()[:-200]):
+        file.write_bytes(content)
+        with pytest.raises(FramesError, match="holds no frames"):
+            PosedFrames.load(file)
+
+
+def test_runs_of_consecutive_frames_end_where_none_is_missing() -> None:
+    frames = replace(room(6), follows=np.array([False, True, True, False, True, True]))
+    assert frames.last_of_runs(2).tolist() == [1, 2, 4, 5]
+    assert frames.last_of_runs(3).tolist() == [2, 5]
+    assert frames.last_of_runs(4).tolist() == []
 
 
 def test_whole_drives_are_held_out_or_the_end_of_one() -> None:

@@ -12,7 +12,9 @@ from typer.testing import CliRunner
 
 from vpr.cli import app
 from vpr.config import PoseRegressionConfig
+from vpr.evaluation.kept_rows import KeptRows
 from vpr.evaluation.pose_regression import (
+    ABLATIONS,
     Drives,
     ablation_rows,
     ablation_summary,
@@ -157,15 +159,19 @@ def test_an_ablation_has_a_row_a_variant_and_seed_and_goes_on(tmp_path: Path) ->
     short = SHORT.model_copy(update={"steps": 2})
     drives = Drives(room(20), room(8), room(10))
     told: list[dict[str, object]] = []
-    rows = ablation_rows(drives, [0, 1], CONFIG, short, out=tmp_path, tell=told.append)
+    kept = KeptRows(tmp_path / "rows.json")
+    rows = ablation_rows(drives, [0, 1], CONFIG, short, tmp_path, told.append, kept)
     assert told == rows
     assert len(rows) == 8
     models = {file: file.stat().st_mtime_ns for file in tmp_path.glob("*/checkpoint.safetensors")}
     assert len(models) == 8
-    assert ablation_rows(drives, [0, 1], CONFIG, short, out=tmp_path) == rows
+    assert ablation_rows(drives, [0, 1], CONFIG, short, tmp_path) == rows
     assert all(file.stat().st_mtime_ns == time for file, time in models.items())  # no step anew
+    again = KeptRows(tmp_path / "rows.json")
+    assert ablation_rows(drives, [0, 1], CONFIG, short, tmp_path / "empty", kept=again) == rows
+    assert not (tmp_path / "empty").exists()  # rows that were kept are not trained again
     summary = ablation_summary(rows)
-    assert summary[0]["variant"] == "multitask"
+    assert [row["variant"] for row in summary] == list(ABLATIONS)
     assert all(row["seeds"] == 2 for row in summary)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made_up_room import CONFIG, room
+from made_up_room import CONFIG, STEP, room
 
 from vpr.learning.errors import TrainingError
 from vpr.models.descriptor_model import DescriptorModelError
@@ -102,6 +102,25 @@ def test_accumulated_batches_are_one_step(monkeypatch: pytest.MonkeyPatch) -> No
     assert [row["step"] for row in rows] == [2.0]
 
 
+def test_a_batch_has_runs_of_consecutive_frames() -> None:
+    frames = room(20)
+    frames = replace(frames, follows=frames.follows & (np.arange(20) != 10))
+    data = training._Data(frames, SHORT.model_copy(update={"window": 4, "batch": 50}))
+    images, truths = data.batch([0], torch.device("cpu"))
+    along = torch.stack([truth.position[:, 0] for truth in truths])
+    assert len(images) == 4
+    torch.testing.assert_close(along.diff(dim=0), torch.full((3, 50), STEP))
+    assert not bool(((along[0] < 10 * STEP - 1e-3) & (along[-1] > 10 * STEP - 1e-3)).any())
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_statistics_of_the_batch_are_taken_for_a_share_of_the_steps(share: float) -> None:
+    config = SHORT.model_copy(update={"single_steps": 0, "steps": 8, "batch_statistics": share})
+    learnt, _ = learn(room(20), CONFIG.model_copy(update={"tasks": ("pose",)}), config)
+    forward_passes = int(learnt.trunk.res1.bn1.num_batches_tracked)
+    assert forward_passes == share * 8 * config.window
+
+
 def test_mixed_precision_trains_too() -> None:
     model = train(room(20), CONFIG, SHORT.model_copy(update={"mixed_precision": "on"}))
     assert all(bool(torch.isfinite(p).all()) for p in model.network.parameters())
@@ -117,19 +136,25 @@ def test_single_tasks_and_plain_losses_train(fusion: str) -> None:
     assert "odometry_translation_m" not in found
 
 
-def test_a_frozen_trunk_stays_as_it_was_embedded() -> None:
-    network = CONFIG.model_copy(update={"backbone": "efficientnet_lite0", "tasks": ("pose",)})
+@pytest.mark.parametrize("count", [0, 3, 4])
+def test_frozen_blocks_stay_as_they_were_embedded(count: int) -> None:
+    tasks = ("pose", "odometry")
+    network = CONFIG.model_copy(update={"backbone": "efficientnet_lite0", "tasks": tasks})
     values = {"single_steps": 0, "steps": 2, "initial_weights": EMBEDDED, "turn": 5.0}
     embedded = read_state_dict(embedded_weights_file())
-    for frozen in (True, False):
-        config = SHORT.model_copy(update=values | {"frozen_trunk": frozen})
-        learnt, _ = learn(room(10), network, config)
-        trunk = learnt.trunk.state_dict()
-        kept = [
-            torch.equal(trunk["res2.a._bn0.running_mean"], embedded["_blocks.1._bn0.running_mean"]),
-            torch.equal(trunk["res1._conv_stem.weight"], embedded["_conv_stem.weight"]),
-        ]
-        assert kept == [frozen, frozen]
+    config = SHORT.model_copy(update=values | {"frozen_blocks": count, "schedule": "joint"})
+    learnt, _ = learn(room(10), network, config)
+    assert learnt.pose is not None
+    assert learnt.odometry is not None
+    kept = {
+        4: learnt.pose.res4.state_dict()["a._bn0.running_mean"],
+        3: learnt.trunk.state_dict()["res3.a._bn0.running_mean"],
+    }
+    odometry = learnt.odometry.res4.state_dict()["a._expand_conv.weight"]
+    given = {4: embedded["_blocks.5._bn0.running_mean"], 3: embedded["_blocks.3._bn0.running_mean"]}
+    for block, tensor in kept.items():
+        assert torch.equal(tensor, given[block]) == (block <= count)
+    assert torch.equal(odometry, embedded["_blocks.5._expand_conv.weight"]) == (count == 4)
 
 
 def test_what_cannot_be_learnt_from_is_refused() -> None:
@@ -138,7 +163,7 @@ def test_what_cannot_be_learnt_from_is_refused() -> None:
     with pytest.raises(TrainingError, match="no labels"):
         train(unlabelled, CONFIG, SHORT)
     apart = replace(frames, follows=np.zeros(20, bool), labels=None)
-    with pytest.raises(TrainingError, match="none of them follows another"):
+    with pytest.raises(TrainingError, match="no 3 of them follow each other"):
         train(apart, CONFIG.model_copy(update={"tasks": ("pose",)}), SHORT)
     if not torch.cuda.is_available():
         with pytest.raises(DeviceError, match="finds no GPU"):

@@ -70,9 +70,9 @@ def train_vlocnet(
             "or with embedded (--backbone efficientnet_lite0)."
         ),
     ] = "",
-    frozen_trunk: Annotated[
-        bool, typer.Option("--frozen-trunk", help="Leave Res1 to Res3 as those weights have them.")
-    ] = False,
+    frozen_blocks: Annotated[
+        int, typer.Option(help="Leave Res1 to so many as those weights have them.", min=0, max=4)
+    ] = 0,
     turn: Annotated[
         float, typer.Option(help="Also learn views turned by up to so many degrees.", min=0.0)
     ] = 0.0,
@@ -89,7 +89,7 @@ def train_vlocnet(
             "single_steps": single_steps, "steps": steps, "schedule": schedule, "batch": batch,
             "accumulate": accumulate, "learning_rate": learning_rate, "seed": seed,
             "initial_weights": initial_weights, "device": device,
-            "mixed_precision": mixed_precision, "turn": turn, "frozen_trunk": frozen_trunk,
+            "mixed_precision": mixed_precision, "turn": turn, "frozen_blocks": frozen_blocks,
         }  # fmt: skip
         config = VLocNetTrainingConfig.model_validate(values)
         network = _network(data, tasks, small, backbone)
@@ -170,45 +170,40 @@ def eval_vlocnet(
 
 def eval_vlocnet_ablation(
     out: Annotated[Path, typer.Argument(help="Folder of the runs; goes on where it stopped.")],
-    learnt: Annotated[str, typer.Option(help="Frames to learn from, as --data.")] = "world:3:1,2,3",
+    learnt: Annotated[str | None, typer.Option(help="Drives to learn from, as --data.")] = None,
     calibrate_on: Annotated[
-        str, typer.Option(help="Drives that tell how sure the poses are.")
-    ] = "world:3:21,22,23",
-    tested: Annotated[str, typer.Option(help="Frames to be judged on.")] = "world:3:11,12,13",
+        str | None, typer.Option(help="Drives that tell how sure the poses are.")
+    ] = None,
+    tested: Annotated[str | None, typer.Option(help="Drives to be judged on.")] = None,
     seeds: Annotated[int, typer.Option(help="Trainings of each variant.", min=1)] = 3,
-    steps: Annotated[int, typer.Option(help="Of each training.", min=1)] = 400,
-    batch: Annotated[int, typer.Option(help="Pairs of frames a step.", min=2)] = 8,
+    steps: Annotated[int | None, typer.Option(help="Of each training.", min=1)] = None,
+    batch: Annotated[int | None, typer.Option(help="Runs of frames a step.", min=2)] = None,
+    device: Annotated[str, typer.Option(help="auto | cpu | cuda")] = "auto",
     json_out: JsonOut = None,
 ) -> None:
     """Multitask, Geometric Consistency and adaptive fusion, each with and without, reduced."""
-    from vpr.evaluation.pose_regression import REDUCED, Drives, ablation_rows, ablation_summary
-    from vpr.pose_regression.sources import frames_of
-    from vpr.pose_regression.training import VLocNetTrainingConfig
+    from vpr.evaluation.pose_regression import REDUCED_TRAINING, Sources, ablation
 
-    def rows() -> list[dict[str, object]]:
-        training = VLocNetTrainingConfig(steps=steps, batch=batch)
-        drives = Drives(
-            frames_of(learnt, "train", REDUCED),
-            frames_of(calibrate_on, "train", REDUCED),
-            frames_of(tested, "test", REDUCED),
-        )
-        found = ablation_rows(
-            drives, range(seeds), REDUCED, training, out=out, tell=lambda row: console.print(row)
-        )
-        return ablation_summary(found)
-
-    show_rows(f"reduced network, {tested} after {learnt}", or_fail(rows), json_out)
+    drives = {"learnt": learnt, "others": calibrate_on, "tested": tested}
+    sources = Sources(**{name: given for name, given in drives.items() if given})
+    values = {"steps": steps, "batch": batch, "device": device}
+    chosen = {name: value for name, value in values.items() if value is not None}
+    training = REDUCED_TRAINING.model_copy(update=chosen)
+    rows = or_fail(lambda: ablation(sources, range(seeds), training, out, console.print))
+    show_rows(f"reduced network, {sources.tested} after {sources.learnt}", rows, json_out)
 
 
 def eval_vlocnet_latency(
-    device: Annotated[str, typer.Option(help="cpu | cuda")] = "cpu",
+    device: Annotated[str, typer.Option(help="auto | cpu | cuda")] = "cpu",
     frames: Annotated[int, typer.Option(help="Frames that are timed.", min=2)] = 30,
     json_out: JsonOut = None,
 ) -> None:
     """Time a frame, beside a bare ResNet-50 forward."""
     from vpr.evaluation.pose_regression_latency import latency_rows
+    from vpr.models.device import chosen_device
 
-    show_rows("one frame at a time", latency_rows(device, frames), json_out)
+    rows = or_fail(lambda: latency_rows(chosen_device(device).type, frames))
+    show_rows("one frame at a time", rows, json_out)
 
 
 def add_to(train_app: typer.Typer, eval_app: typer.Typer) -> None:

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vpr.config import EmbeddingConfig
+from vpr.evaluation.kept_rows import KeptRows, Row
 from vpr.models.embedder import Embedder
 from vpr.models.vlocnet import VLocNetConfig
 from vpr.pose_regression.calibration import Distances
 from vpr.pose_regression.frames import FramesError, PosedFrames
 from vpr.pose_regression.model import PoseModel
 from vpr.pose_regression.prediction import Answers, figures, pose_errors, pose_figures, predict
+from vpr.pose_regression.sources import frames_of
 from vpr.pose_regression.training import VLocNetTrainingConfig, train
 
 REVISIT = (0.5, 30.0)  # m and degrees within which a learnt frame makes a frame a revisit
 # what an ablation on a CPU can afford
 REDUCED = VLocNetConfig(image_width=96, image_height=64, width=8, units=(1, 1, 3, 1))
+REDUCED_TRAINING = VLocNetTrainingConfig(single_steps=0, steps=600, schedule="joint", batch=8)
 BATCH = 16  # images described together
-
-Row = dict[str, object]
+ROWS = "rows.json"
 
 
 def revisits(frames: PosedFrames, learnt: PosedFrames) -> NDArray[np.bool_]:
@@ -98,21 +102,61 @@ def trust_figures(model: PoseModel, answers: Answers, frames: PosedFrames) -> di
 
 
 ABLATIONS: dict[str, tuple[dict[str, object], dict[str, object]]] = {
-    "multitask": ({}, {}),
     "single task": ({"tasks": ("pose",)}, {}),
     "single task, Euclidean loss": ({"tasks": ("pose",)}, {"geometric_consistency": False}),
     "single task, concatenation": ({"tasks": ("pose",), "fusion": "concatenation"}, {}),
+    "multitask": ({}, {}),  # the longest
 }  # variant: changes of the network, changes of the training
 SUMMARISED = ("median_translation_m", "median_rotation_deg", "within_95_pose")
 
 
 @dataclass(frozen=True)
+class Sources:
+    """Drives of one world as ``frames_of`` names them, by what they are for."""
+
+    learnt: str = "world:3:1,2,3"
+    others: str = "world:3:21,22,23"  # that tell how sure the network may be
+    tested: str = "world:3:11,12,13"
+
+
+@dataclass(frozen=True)
 class Drives:
-    """Drives of one world, by what they are for."""
+    """The frames of ``Sources``."""
 
     learnt: PosedFrames
-    others: PosedFrames  # that tell how sure the network may be
+    others: PosedFrames
     tested: PosedFrames
+
+
+def ablation(
+    sources: Sources,
+    seeds: Sequence[int],
+    training: VLocNetTrainingConfig,
+    out: Path,
+    tell: Callable[[Row], None],
+) -> list[Row]:
+    """The summary of the reduced network's variants; goes on where a run in ``out`` stopped.
+
+    Raises:
+        KeptRowsError: the rows in ``out`` are of other frames or values.
+    """
+    values = training.model_dump(exclude={"device", "checkpoint_every"})
+    kept = KeptRows(out / ROWS, asdict(sources) | values)
+    drives = Drives(
+        _kept_frames(sources.learnt, "train", out),
+        _kept_frames(sources.others, "train", out),
+        _kept_frames(sources.tested, "test", out),
+    )
+    return ablation_summary(ablation_rows(drives, seeds, REDUCED, training, out, tell, kept))
+
+
+def _kept_frames(source: str, split: str, folder: Path) -> PosedFrames:
+    """Frames at the reduced network's size; a simulated drive takes longer to draw than to read."""
+    file = folder / f"frames-{hashlib.sha256(f'{source} {split}'.encode()).hexdigest()[:12]}.npz"
+    if not file.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        frames_of(source, split, REDUCED).save(file)
+    return PosedFrames.load(file)
 
 
 def ablation_rows(
@@ -120,26 +164,30 @@ def ablation_rows(
     seeds: Sequence[int],
     network: VLocNetConfig,
     training: VLocNetTrainingConfig,
-    variants: Sequence[str] = tuple(ABLATIONS),
     out: Path | None = None,
     tell: Callable[[Row], None] = lambda _: None,
+    kept: KeptRows | None = None,
 ) -> list[Row]:
     """One row a variant and seed: the same frames, steps and batches for all variants.
 
     Multitask steps are joint, so that each teaches the pose stream as a single-task step does. The
-    runs lie in ``out``, from which an interrupted ablation goes on.
+    runs lie in ``out``, from which an interrupted one goes on; rows in ``kept`` are not made again.
     """
-    rows: list[Row] = []
-    for seed, variant in itertools.product(seeds, variants):
+    kept = kept or KeptRows()
+
+    def judged(variant: str, seed: int) -> Row:
         of_network, of_training = ABLATIONS[variant]
-        common = {"seed": seed, "single_steps": 0, "schedule": "joint"}
-        config = training.model_copy(update=common | of_training)
+        config = training.model_copy(update={"seed": seed} | of_training)
         folder = None if out is None else out / f"{variant.replace(' ', '_')}-{seed}"
         own = network.model_copy(update=of_network)
         model = train(drives.learnt, own, config, folder, others=drives.others)
         answers = predict(model.network, drives.tested)
         found = figures(answers, drives.tested) | trust_figures(model, answers, drives.tested)
-        rows.append({"variant": variant, "seed": seed} | dict(found))
+        return {"variant": variant, "seed": seed} | found
+
+    rows: list[Row] = []
+    for variant, seed in itertools.product(ABLATIONS, seeds):
+        rows.append(kept.row(f"{variant}, seed {seed}", partial(judged, variant, seed)))
         tell(rows[-1])
     return rows
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
+from zipfile import BadZipFile
 
 import cv2
 import numpy as np
@@ -67,6 +69,34 @@ class PosedFrames:
             None if self.labels is None else self.labels[chosen],
             None if self.depth is None else self.depth[chosen],
         )
+
+    def save(self, path: Path) -> None:
+        """Write the file; an older one is replaced only by a whole one."""
+        arrays = {name: array for name, array in vars(self).items() if array is not None}
+        partial = path.with_name(f".{path.name}.partial")
+        with partial.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> PosedFrames:
+        """Read what ``save`` wrote.
+
+        Raises:
+            FramesError: the file is none of those.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as found:
+                return cls(**found)
+        except (OSError, EOFError, ValueError, TypeError, BadZipFile) as error:
+            raise FramesError(f"{path} holds no frames: {error}") from error
+
+    def last_of_runs(self, length: int) -> NDArray[np.int64]:
+        """Rows of the frames that, with those before them, are ``length`` consecutive ones."""
+        unbroken = np.ones(len(self), np.bool_)
+        for back in range(length - 1):
+            unbroken &= np.concatenate([np.zeros(back, np.bool_), self.follows[: len(self) - back]])
+        return np.flatnonzero(unbroken)
 
     def held_out(self, share: float) -> NDArray[np.bool_]:
         """A mask of the last drives, about ``share`` of them; of one drive, of its last part.

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from rich.progress import Progress as Bar
-from torch import Tensor
+from torch import Tensor, nn
 
 from vpr.config import LearningRate, NonNegative
 from vpr.geometry import quaternion_of
@@ -54,7 +54,12 @@ class VLocNetTrainingConfig(BaseModel):
     steps: int = Field(default=1200, ge=0)  # multitask steps after them
     schedule: Literal["alternate", "joint"] = "alternate"  # one task a multitask step, or all
     geometric_consistency: bool = True  # equation 5; False is the plain Euclidean loss
-    batch: int = Field(default=8, ge=2)  # pairs of consecutive frames a forward pass
+    batch: int = Field(default=8, ge=2)  # runs of consecutive frames a forward pass
+    # frames of a run: of three on, equation 5 compares answers that both had a frame before them
+    window: int = Field(default=3, ge=2)
+    # share of the steps with statistics of the batch, whose noise limits small ones; then those of
+    # the images so far
+    batch_statistics: float = Field(default=0.5, ge=0.0, le=1.0)
     accumulate: int = Field(default=1, ge=1)  # forward passes a step of the optimizer
     learning_rate: LearningRate = 1e-3  # at the start of a cosine
     weight_decay: NonNegative = 1e-4
@@ -62,7 +67,8 @@ class VLocNetTrainingConfig(BaseModel):
     turn: NonNegative = 0.0  # degrees about each axis by which the camera is turned where it stood
     held_out: float = Field(default=0.25, gt=0.0, lt=0.9)  # share of drives to calibrate on
     initial_weights: str = ""  # a torchvision ResNet-50's file, or EMBEDDED for EfficientNet-Lite0
-    frozen_trunk: bool = False  # Res1 to Res3 stay as ``initial_weights`` has them
+    # Res1 to this one of the pose and odometry streams stay as ``initial_weights`` has them
+    frozen_blocks: int = Field(default=0, ge=0, le=4)
     log_every: int = Field(default=20, ge=1)  # steps
     checkpoint_every: int = Field(default=200, ge=1)  # steps
     seed: int = Field(default=0, ge=0)
@@ -135,7 +141,7 @@ def learn(
             of another run.
         WeightsError: ``initial_weights`` cannot be read.
     """
-    _check(frames, network)
+    _check(frames, network, config)
     run = _begin(frames, network, config)
     if out is not None and (out / CHECKPOINT).is_file() and not fresh:
         _go_on(run, out / CHECKPOINT)
@@ -145,10 +151,11 @@ def learn(
     return run.network.eval(), run.weights
 
 
-def _check(frames: PosedFrames, network: VLocNetConfig) -> None:
-    if not frames.follows.any():
+def _check(frames: PosedFrames, network: VLocNetConfig, config: VLocNetTrainingConfig) -> None:
+    if not len(frames.last_of_runs(config.window)):
         raise TrainingError(
-            f"{len(frames)} frames to learn from are too few, or none of them follows another"
+            f"{len(frames)} frames to learn from are too few, or no {config.window} of them "
+            "follow each other"
         )
     if "segmentation" in network.tasks and frames.labels is None:
         raise TrainingError(
@@ -165,8 +172,8 @@ def _begin(frames: PosedFrames, config: VLocNetConfig, training: VLocNetTraining
     network.camera.copy_(torch.from_numpy(frames.camera))
     _place_regressors(network, frames)
     network.to(device).train()
-    if training.frozen_trunk:
-        network.trunk.requires_grad_(False).eval()
+    for block in _first_blocks(network, training.frozen_blocks):
+        block.requires_grad_(False).eval()
     weights = LossWeights().to(device)
     optimizer = torch.optim.AdamW(
         [*network.parameters(), *weights.parameters()],
@@ -175,6 +182,14 @@ def _begin(frames: PosedFrames, config: VLocNetConfig, training: VLocNetTraining
     )
     progress = Progress(_fingerprint(frames, config, training))
     return _Run(network, weights, optimizer, progress, device)
+
+
+def _first_blocks(network: VLocNet, count: int) -> list[nn.Module]:
+    """Res1 to Res``count`` of the pose and odometry streams."""
+    names = {f"res{number}" for number in range(1, count + 1)}
+    streams = (network.trunk, network.pose, network.odometry)
+    children = [child for s in streams if s is not None for child in s.named_children()]
+    return [block for name, block in children if name in names]
 
 
 def _classifier(weights: str, config: VLocNetConfig) -> dict[str, Tensor]:
@@ -245,6 +260,8 @@ def _step(
     tasks, fused = _active(run.network.config.tasks, config, step)
     for group in run.optimizer.param_groups:
         group["lr"] = rate
+    if step >= config.batch_statistics * config.total_steps:
+        _keep_statistics(run.network)
     run.optimizer.zero_grad(set_to_none=True)
     parts: list[dict[str, float]] = []
     for part in range(config.accumulate):
@@ -264,6 +281,13 @@ def _step(
         parts.append({"loss": float(total.detach())} | _values(losses))
     run.optimizer.step()
     return _means(parts)
+
+
+def _keep_statistics(network: VLocNet) -> None:
+    """Let the batch norms answer as they will behind the training."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
 
 
 def _active(
@@ -299,28 +323,28 @@ def _autocast(device: torch.device, choice: str) -> AbstractContextManager[None]
 
 
 class _Data:
-    """Frames as tensors, drawn in pairs of consecutive ones."""
+    """Frames as tensors, drawn in runs of consecutive ones."""
 
     def __init__(self, frames: PosedFrames, config: VLocNetTrainingConfig) -> None:
         self._frames = frames
         self._config = config
-        self._seconds = np.flatnonzero(frames.follows)
+        self._lasts = frames.last_of_runs(config.window)
         self._positions = torch.from_numpy(frames.poses[:, :3, 3]).float()
         rotations = np.stack([quaternion_of(pose) for pose in frames.poses])
         self._rotations = torch.from_numpy(rotations).float()
         self._camera = torch.from_numpy(frames.camera).float()
 
     def batch(self, seed: list[int], device: torch.device) -> tuple[list[Tensor], list[Truth]]:
-        """Images and truths of the first and of the second frame of each pair."""
+        """Images and truths of the runs' first frames, of their second ones, and so on."""
         rng = np.random.default_rng(seed)
-        chosen = rng.choice(self._seconds, self._config.batch)
+        chosen = rng.choice(self._lasts, self._config.batch)
         size = (self._config.batch, 1, 1, 1)
         light = self._config.light
         gain = torch.from_numpy(1.0 + rng.uniform(-light, light, size)).float()
         shift = torch.from_numpy(rng.uniform(-light, light, size)).float()
         turns = random_turns(rng, self._config.batch, self._config.turn)
         images, truths = [], []
-        for rows in (chosen - 1, chosen):
+        for rows in (chosen - back for back in reversed(range(self._config.window))):
             pixels, truth = as_network_input(self._frames.images[rows]), self._truth(rows)
             if self._config.turn > 0.0:
                 pixels = turned_images(pixels, turns, self._camera)
