@@ -20,15 +20,10 @@ from vpr.images.decoding import grey_of
 from vpr.records import CameraModel, Covariance, Image, Pose
 
 GRID_WIDTH = 80  # cells across that a view is reduced to
-SMOOTHING, CONTRAST_WIDTH, CONTRAST_FLOOR = (
-    0.6,
-    3.0,
-    6.0,
-)  # cells, cells and grey levels of local contrast
-EDGE = (
-    0.06,
-    0.06,
-)  # bend of inverse depth d from cell to cell above which it is an edge: a d + b d^2
+SMOOTHING, CONTRAST_WIDTH = 0.6, 3.0  # cells, of local contrast
+CONTRAST_FLOOR = 6.0  # grey levels; less is noise
+# Bend of inverse depth d from cell to cell above which it is an edge: a d + b d^2.
+EDGE = (0.06, 0.06)
 ITERATIONS = 24
 CONVERGED = 1e-4  # m and rad
 LONGEST_MOVE = 0.3  # m and rad an iteration
