@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
+from vpr.config import SequenceTrainingConfig
 from vpr.evaluation import day_night
-from vpr.evaluation.day_night import DayNightRow, DayNightTrial
-from vpr.simulation.day_night import DayAndNight, TownError, read_day_and_night
+from vpr.evaluation.day_night import FROZEN, DayNightRow, DayNightTrial
+from vpr.simulation.day_night import DayAndNight, NightCamera, TownError, read_day_and_night
 
 
 def town(seed):
@@ -29,7 +30,7 @@ def test_a_town_is_read_as_it_was_kept(tmp_path):
 
 def test_nights_differ_by_their_noise_alone():
     seen = town(1)
-    first, again, other = (seen.sensed(20.0, 1, drawing) for drawing in (0, 0, 1))
+    first, again, other = (seen.sensed(NightCamera(20.0), 1, drawing) for drawing in (0, 0, 1))
     assert np.array_equal(first.night, again.night)
     assert not np.array_equal(first.night, other.night)
     unclipped = (seen.night > 40) & (seen.night < 200)
@@ -37,18 +38,34 @@ def test_nights_differ_by_their_noise_alone():
     assert noise.std() == pytest.approx(20.0, rel=0.1)
 
 
+def test_some_images_of_a_night_are_exposed_too_short():
+    seen = town(1)
+    night = seen.sensed(NightCamera(2.0, cut_short=0.5), 1).night
+    unclipped = (seen.night > 40) & (seen.night < 200)
+    noise = np.array(
+        [(image.astype(float) - dark)[clear].std()
+         for image, dark, clear in zip(night, seen.night, unclipped, strict=True)]
+    )  # fmt: skip
+    cut = noise > 5.0
+    assert 0 < cut.sum() < len(cut)
+    assert noise[cut] == pytest.approx(10.0, rel=0.2)
+    assert noise[~cut] == pytest.approx(2.0, rel=0.2)
+
+
 def test_four_rows_are_tried_in_unseen_towns_and_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(day_night, "drive_day_and_night", town)
-    small = {"epochs": 1, "outputs": 8, "negative_distance": 2, "sequence_length": 3}
-    trial = DayNightTrial(tmp_path, (1,), (2, 3), night_noise=10.0, drawings=2)
-    rows = trial.rows(**small)
+    small = SequenceTrainingConfig.from_file(
+        epochs=1, outputs=8, negative_distance=2, sequence_length=3
+    )
+    trial = DayNightTrial(tmp_path, (1,), (2, 3), NightCamera(10.0), drawings=2)
+    rows = trial.rows(small)
     assert [(row.loss, row.mining) for row in rows] == [
-        ("single", "single"), ("single", "seqmatch"), ("seqmatch", "single"),
+        (FROZEN, FROZEN), ("single", "single"), ("single", "seqmatch"), ("seqmatch", "single"),
         ("seqmatch", "seqmatch"),
     ]  # fmt: skip
     assert all(len(row.recalls) == len(row.single_recalls) == 2 for row in rows)
     monkeypatch.setattr(day_night, "train_sequence", None)  # all is kept: nothing is done again
-    assert DayNightTrial(tmp_path, (1,), (2, 3), 10.0, 2).rows(**small) == rows
+    assert DayNightTrial(tmp_path, (1,), (2, 3), NightCamera(10.0), 2).rows(small) == rows
 
 
 def test_gain_is_paired_by_town():

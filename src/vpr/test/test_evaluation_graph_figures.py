@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 from vpr.cli import app
 from vpr.commands import graph_figures as command
 from vpr.evaluation import graph_figures, graph_outliers
-from vpr.evaluation.graph_figures import graph_tasks, measure
+from vpr.evaluation.graph_figures import graph_tasks, judged_rows, measure
 from vpr.evaluation.graph_growth import growth_row
-from vpr.evaluation.graph_outliers import PEER_LIMIT, outlier_row, trajectory_error
+from vpr.evaluation.graph_outliers import PEER_LIMIT, outlier_row, peer_row, trajectory_error
 from vpr.evaluation.graph_report import draw_growth, draw_outliers, growth_table, outlier_table
 from vpr.evaluation.live_graph import live_row
 from vpr.evaluation.made_graphs import (
@@ -57,9 +57,9 @@ def test_revisits_are_true_and_far_apart_in_time(tmp_path):
 @pytest.mark.parametrize("model", ["measured", "weak"])
 def test_a_drive_drifts_and_closing_it_helps(tmp_path, model):
     made = drive_graph(two_laps(tmp_path), model, seed=1)
-    row = outlier_row("laps", made, 0.5, 10, seed=1, peers=True)
+    row = outlier_row("laps", made, 0.5, 10, seed=1)
     assert row["clean_m"] < 0.8 * row["odometry_m"]
-    assert row["judged_m"] <= 1.1 * row["clean_m"] < row["believed_m"]
+    assert row["judged_m"] <= 1.1 * row["clean_m"] < peer_row(made, 0.5, 10, 1)["believed_m"]
     assert (row["precision"], row["recall"]) == (1.0, 1.0)
     assert "laps, 50%" in outlier_table([row])
 
@@ -71,9 +71,13 @@ def test_a_peer_that_does_not_end_is_stopped_and_the_table_says_so(monkeypatch):
 
     monkeypatch.setattr(graph_outliers, "plain_gnc", endless)
     monkeypatch.setattr(graph_outliers, "PEER_LIMIT", 1)
-    row = outlier_row("city", city_graph(120, 3), 0.3, 1, seed=1, peers=True)
-    assert row["gnc_m"] is None
-    assert f"| > {PEER_LIMIT} s / not run |" in outlier_table([row])
+    made = city_graph(120, 3)
+    peers = peer_row(made, 0.3, 1, seed=1)
+    assert peers["gnc_m"] is None
+    row = outlier_row("city", made, 0.3, 1, seed=1)
+    joined = judged_rows({"outliers city": row, "peers city": peers})
+    assert f"| > {PEER_LIMIT} s / not run |" in outlier_table(joined)
+    assert "| not run / not run |" in outlier_table([row])
 
 
 @pytest.mark.parametrize("made", [city_graph(150, 3), sphere_graph(5, 12, 3)], ids=["2-D", "3-D"])
@@ -124,17 +128,21 @@ def test_the_command_fills_the_tables_between_their_marks(tmp_path, monkeypatch)
     made = city_graph(120, 3)
     tasks = [
         ("growth city", lambda: growth_row("city", made.graph)),
-        ("outliers city", lambda: outlier_row("city", made, 0.3, 1, 1, peers=False)),
+        ("outliers city", lambda: outlier_row("city", made, 0.3, 1, 1)),
     ]
     monkeypatch.setattr(graph_figures, "graph_tasks", lambda *_: tasks)
     readme = tmp_path / "README.md"
-    readme.write_text("head\n" + "\n".join(command.GROWTH + command.OUTLIERS) + "\ntail\n")
+    earlier = [command.OUTLIERS[0], "| city, 30% | 1 m |", "| park, 30% | 2 m |"]
+    lines = ["head", *command.GROWTH, *earlier, command.OUTLIERS[1], "tail", ""]
+    readme.write_text("\n".join(lines))
     options = ["--out", str(tmp_path / "out"), "--readme", str(readme)]
     result = CliRunner().invoke(app, ["eval", "graph", *options])
     assert result.exit_code == 0, result.output
     text = readme.read_text()
     assert "| city | 120, " in text
-    assert "| city, 30% |" in text
+    assert text.count("| city, 30% |") == 1
+    assert "| city, 30% | 1 m |" not in text
+    assert "| park, 30% | 2 m |" in text  # not measured this time
     assert text.startswith("head\n")
     assert text.endswith("tail\n")
     assert (tmp_path / "out" / "growth_city.png").exists()

@@ -14,6 +14,7 @@ from vpr.evaluation.candidates import JudgedCandidates
 from vpr.evaluation.relocalization import (
     in_laps,
     judged_candidates,
+    map_rows,
     probability_rows,
     relocalization_rows,
     similarity_row,
@@ -21,11 +22,13 @@ from vpr.evaluation.relocalization import (
 from vpr.evaluation.relocalization_cost import keyframe_rate, query_costs
 from vpr.evaluation.relocalization_loops import (
     NO_LOOPS,
+    OVERLAID,
     drifting,
     loop_rows,
     loop_summary,
 )
 from vpr.evaluation.view_search import asked_once, by_encoder, by_graph, by_words
+from vpr.relocalization.known_overlap import passed_on
 from vpr.relocalization.model import S3eModel
 from vpr.relocalization.relocalizer import Relocalizer
 from vpr.relocalization.reprojection import mutual, similarity_matrix
@@ -93,6 +96,23 @@ def test_errors_of_similarity_leave_the_diagonal_out(hall, truth):
     assert similarity_row(hall, truth, truth)["of_loops"] == 0.0
 
 
+def test_what_the_map_knows_of_itself_completes_a_row(hall, truth):
+    first = hall.laps == 0
+    known = truth[np.ix_(first, first)]
+    passed = passed_on(np.where(np.eye(24) > 0, 1.0, 0.0).astype(np.float32), known)
+    encoder, graph = map_rows(hall, np.zeros_like(truth), passed, truth)
+    assert encoder["pairs"] == "lap 2 on the map, encoder"
+    assert encoder["mean_absolute_error"] == pytest.approx(encoder["always_zero"])
+    assert graph["mean_absolute_error"] < 1e-3  # every query is recognised, all else follows
+    assert graph["map_maximum"] < 0.01
+
+
+def test_a_query_that_is_like_nothing_is_like_everything_a_little(truth):
+    known = truth[:24, :24]
+    row = passed_on(np.zeros((1, 24), np.float32), known)
+    assert row[0] == pytest.approx(known.mean(axis=0))
+
+
 def test_odometry_drifts_the_same_for_the_same_seed(hall):
     one, again, other = (np.stack(drifting(hall.poses, seed)) for seed in (1, 1, 2))
     assert np.array_equal(one, again)
@@ -104,6 +124,9 @@ def test_true_loops_halve_the_trajectory_error(hall, truth):
     seeds = loop_rows(hall, {"right": lambda _: truth}, range(2))
     rows = [row for of_seed in seeds for row in of_seed]
     summary = {row["method"]: row for row in loop_summary(rows)}
+    overlaid = summary[f"right, {OVERLAID}"]
+    assert overlaid["ate_m"] < summary["right"]["ate_m"]
+    assert overlaid["loops_taken"] > summary["right"]["loops_taken"]
     assert summary["right"]["ate_m"] < 0.5 * summary[NO_LOOPS]["ate_m"]
     assert summary["right"]["loops_taken"] > 5
     assert summary[NO_LOOPS]["loops_taken"] == 0

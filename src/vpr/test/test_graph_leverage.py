@@ -1,5 +1,8 @@
 """What leaving measurements out would change, against solving anew without them."""
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 import pytest
 from test_graph_condensing import drive
@@ -27,3 +30,34 @@ def test_savings_and_errors_are_those_of_the_graph_solved_without_them(
     assert saved == pytest.approx(whole.error - solved.error, rel=0.01)
     expected = [factors[i].error(solved.values) for i in left_out]
     np.testing.assert_allclose(errors, expected, rtol=0.02)
+
+
+@pytest.mark.parametrize("dimension", [3, 6])
+def test_savings_of_all_groups_at_once_are_near_those_of_each(dimension):
+    graph = drive(dimension)
+    factors = [factor_of(graph, m) for m in graph.measurements]
+    solved = solve_batch(graph, factors, initial_values(graph, graph.order))
+    of_drive = Leverage(graph, factors, solved.values)
+    single = [[i] for i in graph.closures]
+    exact = [of_drive.without(group)[0] for group in single]
+    ratios = of_drive.savings(single) / exact
+    assert (ratios > 0.3).all()
+    assert (ratios < 3.0).all()
+    groups = [graph.closures[:3], graph.closures[3:]]
+    bounds = of_drive.savings(groups)
+    assert (bounds <= [2.0 * of_drive.without(group)[0] for group in groups]).all()
+    assert (bounds > 0.0).all()
+
+
+def test_what_fits_perfectly_saves_nothing():
+    graph = drive(3)
+    perfect = replace(graph, measurements=tuple(map(partial(_exact, graph), graph.measurements)))
+    factors = [factor_of(perfect, m) for m in perfect.measurements]
+    values = initial_values(perfect, perfect.order)
+    savings = Leverage(perfect, factors, values).savings([[i] for i in perfect.closures])
+    np.testing.assert_allclose(savings, 0.0, atol=1e-9)
+
+
+def _exact(graph, measurement):
+    ends = graph.initial[measurement.from_id], graph.initial[measurement.to_id]
+    return replace(measurement, measured=ends[0].between(ends[1]))

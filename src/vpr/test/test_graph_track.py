@@ -13,6 +13,7 @@ from vpr.config import PoseGraphConfig
 from vpr.geometry import pose_from_xy_yaw, relative
 from vpr.graph.edges import Edge, EdgeKind
 from vpr.graph.lie_group import lie_group
+from vpr.graph.measurements import Step
 from vpr.graph.pairwise import largest_clique
 from vpr.graph.recent import largest_agreement
 from vpr.graph.smoother import PRIOR_SIGMA, Smoother
@@ -37,6 +38,10 @@ def edge(one, two, truth, covariance, rng, planar, kind=EdgeKind.ODOMETRY):
     return Edge(one, two, kind, ClosureState.VERIFIED, measured, covariance)
 
 
+def step(one, two, truth, rng, kind=EdgeKind.ODOMETRY):
+    return Step.of(lie_group("se3"), edge(one, two, truth, STEP, rng, False, kind))
+
+
 def laps(count=150, a_lap=50):
     angles = np.arange(count) * 2 * np.pi / a_lap
     return [pose_from_xy_yaw(15 * np.sin(a), 15 * (1 - np.cos(a)), a) for a in angles]
@@ -51,7 +56,7 @@ def driven(mode, every=7, seed=0):
     edges = []
     for i, (one, two) in enumerate(pairwise(range(len(truth))), 1):
         edges.append(edge(one, two, truth, STEP, rng, planar))
-        smoother.extend(edges[-1])
+        smoother.extend(Step.of(lie_group(mode), edges[-1]))
         if i >= 50 and i % every == 0:
             edges.append(edge(i - 50, i, truth, CLOSURE, rng, planar, EdgeKind.CLOSURE))
             smoother.close(edges[-1])
@@ -115,7 +120,7 @@ def test_a_stretch_is_parted_where_a_keyframe_is_handed_over():
     track, truth, rng = Track(lie_group("se3")), laps(20), np.random.default_rng(0)
     track.append(0, None)
     for one, two in pairwise(range(10)):
-        assert track.append(two, edge(one, two, truth, STEP, rng, planar=False))
+        assert track.append(two, step(one, two, truth, rng))
     assert track.solved() == [0]
     first = track.hand_over([8])
     assert (first.keyframes, first.added, first.removed) == ((8,), ((0, 8),), ())
@@ -133,7 +138,7 @@ def test_a_smoother_that_was_renewed_stays_as_it_is():
     added = edge(32, 82, laps(), CLOSURE, np.random.default_rng(1), False, EdgeKind.CLOSURE)
     other = smoother.renewed(dict(enumerate(before)), removed, [added])
     assert {32, 82} <= set(other._track.solved()) - set(solved)
-    other.extend(edge(149, 150, laps(151), STEP, np.random.default_rng(1), False))
+    other.extend(step(149, 150, laps(151), np.random.default_rng(1)))
     assert (len(other.poses()), len(smoother.poses())) == (151, 150)
     np.testing.assert_array_equal(smoother.poses(), before)
 
@@ -141,10 +146,10 @@ def test_a_smoother_that_was_renewed_stays_as_it_is():
 def test_what_is_barely_known_is_not_condensed():
     track, truth, rng = Track(lie_group("se3")), laps(5), np.random.default_rng(0)
     track.append(0, None)
-    unknown = edge(0, 1, truth, STEP, rng, False, EdgeKind.CONSTANT_POSITION)
+    unknown = step(0, 1, truth, rng, EdgeKind.CONSTANT_POSITION)
     assert not track.append(1, unknown)
-    assert not track.append(2, edge(0, 2, truth, STEP, rng, False))  # past the one before it
-    assert track.append(3, edge(2, 3, truth, STEP, rng, False))
+    assert not track.append(2, step(0, 2, truth, rng))  # past the one before it
+    assert track.append(3, step(2, 3, truth, rng))
     assert track.solved() == [0, 1, 2]
     assert track.hand_over([3]).added == ((2, 3),)
 

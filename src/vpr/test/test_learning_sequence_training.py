@@ -51,6 +51,18 @@ def test_all_four_rows_learn_what_tells_places_apart(loss, mining):
     assert trained.network.training_record["mining"] == mining
 
 
+@pytest.mark.parametrize("window", [1, 3])
+def test_what_all_descriptors_share_is_taken_off_and_stays_off(window):
+    pair = seasons(0)
+    pair = TraversePair(pair.name, pair.references + 0.5, pair.queries + 0.5, pair.truth)
+    network = train_sequence([pair], config(window=window), progress=False).network
+    mean = np.concatenate([pair.references, pair.queries]).mean(axis=0)
+    with torch.no_grad():
+        of_mean = network.convolution(torch.from_numpy(mean)[None, :, None].expand(-1, -1, window))
+        of_one = network.convolution(torch.from_numpy(pair.references[:window]).T[None])
+    assert of_mean.norm() < 1e-3 * of_one.norm()
+
+
 def test_training_is_repeatable():
     first, second = (
         train_sequence([seasons(0)], config(epochs=3), "net@1", progress=False) for _ in range(2)

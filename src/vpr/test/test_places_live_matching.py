@@ -155,7 +155,7 @@ def test_a_view_of_another_model_than_the_map_is_refused_with_both_names(tmp_pat
 
 def test_a_map_that_the_transform_was_not_made_for_is_refused_and_changes_nothing(tmp_path):
     network = SeqNet(32, 32, 1, "other@2")
-    network.start_as_projection(np.eye(32, dtype=np.float32), np.zeros(32, np.float32))
+    network.start_as_projection(np.eye(32, dtype=np.float32))
     save_seqnet(network, tmp_path / "s1.safetensors")
     before = recognizer()
     drive(before, views(range(9)))

@@ -24,7 +24,7 @@ def transforms(tmp_path):
     files = []
     for window in (1, 5):
         network = SeqNet(32, 32, window, "net@1")
-        network.start_as_projection(np.eye(32, dtype=np.float32), np.zeros(32, np.float32))
+        network.start_as_projection(np.eye(32, dtype=np.float32))
         files.append(tmp_path / f"s{window}.safetensors")
         save_seqnet(network, files[-1])
     return {"transform": str(files[0]), "shortlister": str(files[1])}

@@ -14,13 +14,9 @@ from vpr.models.calibration import Calibration, ReducedMap, SequenceCalibration
 from vpr.models.descriptor_model import DescriptorModel, DescriptorModelError
 from vpr.models.head import DescriptorHead
 from vpr.models.impostors import Impostors
+from vpr.places.maxima import distinct_maxima
 from vpr.places.memory import TABLE, StateError
-from vpr.places.recognizer import (
-    DescriptorError,
-    OdometryError,
-    PlaceRecognizer,
-    distinct_maxima,
-)
+from vpr.places.recognizer import DescriptorError, OdometryError, PlaceRecognizer
 from vpr.records import GpsFix, MatchSource
 
 SECOND = 1_000_000_000

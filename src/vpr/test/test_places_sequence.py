@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from vpr.config import SequenceMatchingConfig
 from vpr.places.convolution import SequenceLengthError, sequence_distances
-from vpr.places.lines import PHASES, RESOLUTION, LineMatcher, quantised
+from vpr.places.lines import RESOLUTION, LineMatcher, phases_of, quantised
 from vpr.places.sequence import (
     SequenceMatcher,
     contrast_enhanced,
@@ -43,8 +43,7 @@ def brute_force_score(rows, place, session, slopes, length):
     best = -np.inf
     for slope in slopes:
         total = 0.0
-        phases = [0.5] if slope == int(slope) else np.arange(PHASES) / PHASES
-        phase = min(phases, key=lambda phase: abs((slope * now + phase) % 1.0 - 0.5))
+        phase = min(phases_of(slope), key=lambda phase: abs((slope * now + phase) % 1.0 - 0.5))
         for age, row in enumerate(reversed(rows[-length:])):
             moved = np.floor(slope * now + phase) - np.floor(slope * (now - age) + phase)
             aligned = place - int(moved)
@@ -91,6 +90,20 @@ def test_scores_equal_a_brute_force_alignment(
     scores = matcher.scores(starts, sizes[-1])
     np.testing.assert_allclose(scores[checked], expected, rtol=1e-6, atol=1e-6)
     np.testing.assert_array_equal(matcher.scores_at(checked, starts), scores[checked])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from([0.5, 0.8, 1.25, 1.5]), st.integers(2, 30), st.integers(0, 2**32 - 1))
+def test_a_line_is_rounded_from_the_newest_frame_where_its_slope_is_a_fraction(slope, length, seed):
+    matrix = representable(np.random.default_rng(seed), (40, 60))
+    matcher = LineMatcher(length, np.array([slope]))
+    ages = np.arange(length)
+    places = np.arange(60)[:, None] - np.ceil(slope * ages - 0.5 - 1e-6).astype(int)
+    for now, row in enumerate(matrix):
+        matcher.push(quantised(row))
+        if now >= length - 1:
+            met = np.where(places >= 0, matrix[now - ages, np.maximum(places, 0)], 0.0)
+            np.testing.assert_allclose(matcher.best(60), met.mean(axis=1), atol=1e-5)
 
 
 @settings(max_examples=60, deadline=None)

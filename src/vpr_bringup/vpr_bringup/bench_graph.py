@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vpr.evaluation.graph_figures import graph_tasks, measure
+from vpr.evaluation.graph_figures import graph_tasks, judged_rows, measure
 
 GROWN = ("growth kitti_00", "growth intel")
 LIVE = "live KITTI 00"
-JUDGED = "outliers KITTI 05, measured "
+JUDGED = ("outliers KITTI 05, measured ", "peers KITTI 05, measured ")
 
 
 def graph_lines(data: Path | None, out: Path) -> list[tuple[str, str, str, str]]:
@@ -22,8 +22,9 @@ def graph_lines(data: Path | None, out: Path) -> list[tuple[str, str, str, str]]
         if task[0] in (*GROWN, LIVE) or task[0].startswith(JUDGED)
     ]
     rows = measure(tasks, out, print)
-    lines = dict.fromkeys(GROWN, _growth) | {LIVE: _live}
-    return [line for name, row in rows.items() for line in lines.get(name, _judged)(row)]
+    grown = [line for name in GROWN for line in _growth(rows[name])]
+    judged = [line for row in judged_rows(rows) for line in _judged(row)]
+    return [*grown, *_live(rows[LIVE]), *judged]
 
 
 def _growth(row: dict[str, Any]) -> list[tuple[str, str, str, str]]:

@@ -106,6 +106,7 @@ class NodeProcesses:
     """Child processes that are stopped together; use it as a context manager, in the main thread.
 
     Meanwhile SIGTERM and SIGHUP raise KeyboardInterrupt, as SIGINT does, and so stop them too.
+    Where this process is killed outright, the kernel interrupts them.
     Output goes to the terminal, or to one file a process in ``log_folder``.
     """
 
@@ -144,7 +145,11 @@ class NodeProcesses:
         package: str = "vpr_nodes",
     ) -> None:
         """Start an executable that holds ``nodes``, by default one of its name."""
-        command = [sys.executable, "-c", f"from {package}.{executable} import main; main()"]
+        code = (
+            f"from vpr_bringup.orphans import end_with; end_with({os.getpid()}); "
+            f"from {package}.{executable} import main; main()"
+        )
+        command = [sys.executable, "-c", code]
         command += [*extra, *options.arguments(nodes or [executable], Path(self._scratch.name))]
         output = None
         if self._log_folder is not None:

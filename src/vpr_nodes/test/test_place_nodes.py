@@ -16,6 +16,7 @@ from vpr_interfaces.srv import LoadMap, SaveMap
 
 from vpr.models.calibration import ReducedMap, SequenceCalibration
 from vpr.models.descriptor_model import DescriptorModel
+from vpr_nodes.answers import answer_of
 from vpr_nodes.vpr_node import REMEMBERED
 
 SECOND = 10**9
@@ -377,6 +378,22 @@ def test_saving_without_the_other_nodes_says_which_is_missing(probe, nodes, tmp_
     assert "not running: loop_closure, sequence_matching" in answer.message
 
 
+def test_a_node_that_lives_and_does_not_answer_is_not_waited_for_for_ever(probe, monkeypatch):
+    async def never_answer(_request, response):
+        await Future()
+        return response
+
+    monkeypatch.setattr("vpr_nodes.answers.PATIENCE", 0.5)
+    stand_in = Node("hangs", context=probe.context)
+    stand_in.create_service(SaveMap, "~/save_part", never_answer)
+    probe.executor.add_node(stand_in)
+    client = probe.node.create_client(SaveMap, "hangs/save_part")
+    probe.until(client.service_is_ready)
+    task = probe.executor.create_task(answer_of(probe.node, client, SaveMap.Request()))
+    probe.until(task.done)
+    assert task.result() is None
+
+
 def test_a_node_that_stops_while_a_map_is_saved_is_not_waited_for(probe, nodes, tmp_path):
     asked = []
 
@@ -402,6 +419,6 @@ def test_a_node_that_stops_while_a_map_is_saved_is_not_waited_for(probe, nodes, 
         probe.executor.remove_node(node)
         node.destroy_node()
     probe.until(answers[-1].done)
-    assert "loop_closure stopped before it answered" in answers[-1].result().message
+    assert "loop_closure gave no answer: it stopped" in answers[-1].result().message
     again = probe.call(SaveMap, "save_map", SaveMap.Request(path=str(tmp_path / "map")))
     assert "not running: loop_closure, sequence_matching" in again.message

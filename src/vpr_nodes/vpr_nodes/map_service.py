@@ -172,7 +172,7 @@ class MapService:
     async def _answer(self, part: str, client: Client, request: Any) -> Any:
         answer = await answer_of(self._node, client, request)
         if answer is None:
-            raise MapError(f"{(PARTS | OPTIONAL_PARTS)[part]} stopped before it answered")
+            raise MapError(f"{(PARTS | OPTIONAL_PARTS)[part]} gave no answer: it stopped or hangs")
         return answer
 
     @staticmethod

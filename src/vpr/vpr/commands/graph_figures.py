@@ -25,14 +25,15 @@ def eval_graph(
     only: Annotated[str, typer.Option(help="Only rows whose name has this in it.")] = "",
     seeds: Annotated[int, typer.Option(help="Runs of each case of false closures.", min=1)] = 3,
     readme: Annotated[
-        Path | None, typer.Option(help="Also replace the two tables in this file.")
+        Path | None,
+        typer.Option(help="Also put the rows into the two tables of this file; others stay there."),
     ] = None,
 ) -> None:
     """Growth beside gtsam's iSAM2 and batch; false closures beside batch and plain GNC.
 
-    Goes on where a stopped run was; everything takes an hour or two.
+    Goes on where a stopped run was; everything takes some hours.
     """
-    from vpr.evaluation.graph_figures import graph_tasks, measure
+    from vpr.evaluation.graph_figures import graph_tasks, judged_rows, measure
 
     if data is not None and not ((data / "g2o").is_dir() and (data / "kitti_poses").is_dir()):
         fail(f"{data} has no g2o/ and kitti_poses/ in it")
@@ -42,7 +43,7 @@ def eval_graph(
         rows = measure(tasks, out, lambda name: bar.update(task, advance=1, description=name))
     _report(
         [row for name, row in rows.items() if name.startswith("growth")],
-        [row for name, row in rows.items() if name.startswith("outliers")],
+        judged_rows(rows),
         out,
         readme,
     )
@@ -76,13 +77,24 @@ def _report(
 
 
 def _replace(file: Path, marks: tuple[str, str], table: str) -> None:
-    """Put a table between its marks; the file appears whole or not at all."""
+    """Put a table between its marks; the file appears whole or not at all.
+
+    A line that is there, and that the table has none for, stays: the graph of that line was not
+    measured this time.
+    """
     text = file.read_text()
     begin, end = marks
     head, found, rest = text.partition(begin)
-    _, closed, tail = rest.partition(end)
+    old, closed, tail = rest.partition(end)
     if not (found and closed):
         fail(f"{file} has no marks {begin} … {end}")
+    new = _by_graph(table)
+    lines = [new.pop(name, line) for name, line in _by_graph(old.strip()).items()]
     partial = file.with_name(f".{file.name}.unfinished")
-    partial.write_text(f"{head}{begin}\n{table}\n{end}{tail}")
+    partial.write_text("\n".join([f"{head}{begin}", *lines, *new.values(), f"{end}{tail}"]))
     partial.replace(file)
+
+
+def _by_graph(table: str) -> dict[str, str]:
+    """Lines of a table by their first cell."""
+    return {line.split("|")[1].strip(): line for line in table.splitlines()}

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
@@ -15,6 +17,7 @@ from vpr.commands.outcome import or_fail, show_rows, write_json
 if TYPE_CHECKING:
     from vpr.evaluation.view_search import Search
     from vpr.relocalization.model import S3eModel
+    from vpr.relocalization.rgbd import RgbdSequence
 
 console = Console()
 Row = dict[str, Any]
@@ -81,19 +84,12 @@ def _judge(
 ) -> None:
     """Measure what of a sequence has no file yet."""
     from vpr.config import RelocalizationConfig
-    from vpr.evaluation.overlap_pictures import draw_prediction
-    from vpr.evaluation.relocalization import (
-        in_laps,
-        judged_candidates,
-        relocalization_rows,
-        similarity_row,
-    )
+    from vpr.evaluation.relocalization import in_laps, judged_candidates, relocalization_rows
     from vpr.evaluation.relocalization_loops import loop_rows
     from vpr.evaluation.view_search import asked_once
     from vpr.relocalization.relocalizer import Relocalizer
     from vpr.relocalization.reprojection import mutual, similarity_matrix
     from vpr.relocalization.rgbd import load_rgbd
-    from vpr.relocalization.training import predicted_similarities
 
     name = folder.resolve().name
     files = {part: out / part / f"{name}.json" for part in PARTS}
@@ -105,9 +101,7 @@ def _judge(
     sequence = in_laps(load_rgbd(folder, stride))
     truth = mutual(similarity_matrix(sequence, sequence))
     if not files["similarity"].is_file():
-        predicted = predicted_similarities(model, model.given(list(sequence.images)), sequence.laps)
-        draw_prediction(out / f"similarity_{name}.png", truth, predicted, sequence.laps)
-        write_json([similarity_row(sequence, predicted, truth)], files["similarity"])
+        write_json(_similarity_rows(sequence, model, truth, out), files["similarity"])
     if not files["candidates"].is_file():
         empty = Relocalizer(RelocalizationConfig.from_file(), model)
         write_json(judged_candidates(sequence, empty, truth).to_json(), files["candidates"])
@@ -118,6 +112,26 @@ def _judge(
         driven = loop_rows(sequence, of_any_view, list(missing))
         for file, rows in zip(missing.values(), driven, strict=True):
             write_json(rows, file)
+
+
+def _similarity_rows(
+    sequence: RgbdSequence, model: S3eModel, truth: NDArray[np.float32], out: Path
+) -> list[Row]:
+    """Errors of predicted similarities, with a picture of the encoder's and one passed on."""
+    from vpr.evaluation.overlap_pictures import draw_prediction
+    from vpr.evaluation.relocalization import map_rows, similarity_row
+    from vpr.relocalization.training import predicted_rows, predicted_similarities
+
+    given, name = model.given(list(sequence.images)), sequence.name
+    predicted = predicted_similarities(model, given, sequence.laps)
+    draw_prediction(out / f"similarity_{name}.png", truth, predicted, sequence.laps)
+    first = sequence.laps == sequence.laps.min()
+    passed_on = predicted_rows(model, given, sequence.laps, truth[np.ix_(first, first)])
+    pictured = predicted.copy()
+    pictured[np.ix_(~first, first)], pictured[np.ix_(first, ~first)] = passed_on, passed_on.T
+    draw_prediction(out / f"similarity_passed_on_{name}.png", truth, pictured, sequence.laps)
+    rows = map_rows(sequence, predicted, passed_on, truth)
+    return [similarity_row(sequence, predicted, truth), *rows]
 
 
 def _model(path: Path | None) -> S3eModel:

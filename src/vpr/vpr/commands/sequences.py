@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from vpr.commands.outcome import explained, write_json
+from vpr.commands.outcome import explained, show_rows, write_json
 from vpr.config import ConfigError, SequenceMatchingConfig, SequenceTrainingConfig
 
 console = Console()
@@ -241,24 +241,35 @@ def eval_day_night(
     night_noise: Annotated[
         float, typer.Option(help="Grey levels; the more, the harder the nights.", min=0)
     ] = 6.0,
+    cut_short: Annotated[
+        float, typer.Option(help="Share of nightly images exposed a fifth as long.", min=0, max=1)
+    ] = 0.0,
     drawings: Annotated[
         int, typer.Option(help="Nights of each learned town, with other noise.", min=1)
     ] = 1,
+    model: Annotated[
+        Literal["network", "grid"],
+        typer.Option(help="The embedding node's descriptor, or early features on a grid."),
+    ] = "grid",
+    sequence_length: Annotated[int, typer.Option(help="Frames matched in the test.", min=1)] = 5,
+    params_file: ParamsFile = None,
 ) -> None:
     """Simulated night found in day, in towns that were not trained on: the four rows.
 
     A run that was cut short goes on where it was.
     """
-    from vpr.evaluation.day_night import LENGTH, TOLERANCE, DayNightTrial
+    from vpr.evaluation.day_night import TOLERANCE, DayNightTrial
+    from vpr.simulation.day_night import NightCamera
 
     given: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
     with explained():
-        towns = _seeds(learned), _seeds(unseen)
-        rows = DayNightTrial(out, *towns, night_noise, drawings).rows(**given)
-    shown = Table("loss", "mining", "single image", f"{LENGTH} frames", "gain", "spread")
+        towns, camera = (_seeds(learned), _seeds(unseen)), NightCamera(night_noise, cut_short)
+        trial = DayNightTrial(out, *towns, camera, drawings, model, sequence_length)
+        rows = trial.rows(SequenceTrainingConfig.from_file(params_file, **given))
+    shown = Table("loss", "mining", "single image", f"{sequence_length} frames", "gain", "spread")
     shown.title = f"recall@1, mean over {len(rows[0].recalls)} unseen towns, tolerance {TOLERANCE}"
     for row in rows:
-        gain, spread = row.gain_over(rows[0])
+        gain, spread = row.gain_over(rows[1])
         figures = [sum(part) / len(part) for part in (row.single_recalls, row.recalls)]
         cells = [f"{mean:.3f}" for mean in figures] + [f"{gain:+.3f}", f"{spread:.3f}"]
         shown.add_row(row.loss, row.mining, *cells)
@@ -274,6 +285,20 @@ def _seeds(towns: str) -> range:
     if not 0 <= first < last:
         raise ConfigError(f"towns {towns} are none")
     return range(first, last)
+
+
+def eval_sequence_cost(
+    places: Annotated[list[int] | None, typer.Option(help="In the map; repeat.", min=1000)] = None,
+    sequence_length: Annotated[
+        list[int] | None, typer.Option(help="Frames matched together; repeat.", min=1)
+    ] = None,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Also write the rows.")] = None,
+) -> None:
+    """What a live matching step costs beside FAISS, the convolution and a loop, on one core."""
+    from vpr.evaluation.sequence_cost import LENGTHS, SIZES, matching_costs
+
+    rows = [cost.to_row() for cost in matching_costs(places or SIZES, sequence_length or LENGTHS)]
+    show_rows("one matching step, median milliseconds", rows, json_out)
 
 
 def eval_candidates(
@@ -324,4 +349,5 @@ def add_to(train_app: typer.Typer, eval_app: typer.Typer) -> None:
     eval_app.command("sequence")(eval_sequence)
     eval_app.command("nordland")(eval_nordland)
     eval_app.command("day-night")(eval_day_night)
+    eval_app.command("sequence-cost")(eval_sequence_cost)
     eval_app.command("candidates")(eval_candidates)

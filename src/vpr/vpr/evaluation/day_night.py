@@ -3,35 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
-from vpr.config import SequenceTrainingConfig
+from vpr.config import EmbeddingConfig, SequenceTrainingConfig
 from vpr.evaluation.kept_rows import KeptRows
 from vpr.evaluation.sequences import Comparison, evaluate_method
 from vpr.evaluation.traverses import Tolerance
 from vpr.learning.sequence_training import TraversePair, train_sequence
+from vpr.models.embedder import Embedder
 from vpr.models.feature_grid import grid_descriptors, model_name
 from vpr.models.seqnet import save_seqnet
 from vpr.simulation.day_night import (
-    NIGHT_NOISE,
     DayAndNight,
+    Images,
+    NightCamera,
     drive_day_and_night,
     read_day_and_night,
 )
 
 Kind = Literal["single", "seqmatch"]
+Descriptor = Literal["network", "grid"]
 TOLERANCE = Tolerance(5.0, "m")
-LENGTH = 5  # frames matched together in the test
+FROZEN = "none"  # of the row without learning
 
 
 @dataclass(frozen=True)
 class DayNightRow:
-    """Recall@1 of one combination of loss and mining in every unseen town."""
+    """Recall@1 of one combination of loss and mining in every unseen town.
+
+    Both are ``FROZEN`` for descriptors as they are.
+    """
 
     loss: str
     mining: str
@@ -57,24 +64,29 @@ class DayNightTrial:
     Attributes:
         out: folder for towns, transforms and rows; a run that was cut short goes on there.
         learned, unseen: seeds of towns.
-        night_noise: grey levels; the more, the harder the nights.
         drawings: nights of each learned town, alike but for the noise.
+        model: the descriptors; ``grid`` ones are standardised over a whole lap.
+        length: frames matched together in the test.
     """
 
     out: Path
     learned: Sequence[int]
     unseen: Sequence[int]
-    night_noise: float = NIGHT_NOISE
+    camera: NightCamera = field(default_factory=NightCamera)
     drawings: int = 1
+    model: Descriptor = "grid"
+    length: int = 5
 
     def rows(
-        self, report: Callable[[DayNightRow], None] = lambda row: None, **training: Any
+        self,
+        training: SequenceTrainingConfig,
+        report: Callable[[DayNightRow], None] = lambda row: None,
     ) -> list[DayNightRow]:
-        """The four rows, Single/Single first.
+        """The frozen descriptor and the four rows of the poster, Single/Single first.
 
         Args:
+            training: its loss and mining are those of the row.
             report: told of each row as it is ready.
-            training: what differs from the configured training.
 
         Raises:
             TownError, KeptRowsError: a file in ``out`` is damaged, or its rows are of other
@@ -83,31 +95,41 @@ class DayNightTrial:
         settings = {
             "learned": list(self.learned),
             "unseen": list(self.unseen),
-            "night_noise": self.night_noise,
+            "camera": asdict(self.camera),
             "drawings": self.drawings,
-            "training": SequenceTrainingConfig.from_file(**training).model_dump(),
+            "model": self._name,
+            "length": self.length,
+            "training": training.model_dump(exclude={"loss", "mining"}),
         }
         kept = KeptRows(self.out / "day_night.json", settings)
-        rows = []
+        tried = {"frozen": self._frozen}
         for loss in get_args(Kind):
             for mining in get_args(Kind):
-                config = SequenceTrainingConfig.from_file(loss=loss, mining=mining, **training)
-                row = kept.row(f"{loss} loss, {mining} mining", partial(self._tried, config))
-                rows.append(DayNightRow.from_json(row))
-                report(rows[-1])
+                config = training.model_copy(update={"loss": loss, "mining": mining})
+                tried[f"{loss} loss, {mining} mining"] = partial(self._learned, config)
+        rows = []
+        for name, compute in tried.items():
+            rows.append(DayNightRow.from_json(kept.row(name, compute)))
+            report(rows[-1])
         return rows
 
-    def _tried(self, config: SequenceTrainingConfig) -> dict[str, Any]:
+    def _frozen(self) -> dict[str, Any]:
+        recalls, single = (self._recalls(name) for name in ("sequence_matching", "single"))
+        return asdict(DayNightRow(FROZEN, FROZEN, recalls, single))
+
+    def _learned(self, config: SequenceTrainingConfig) -> dict[str, Any]:
         file = self.out / f"{config.loss}_{config.mining}.safetensors"
-        save_seqnet(train_sequence(self._pairs, config, model_name()).network, file)
+        save_seqnet(train_sequence(self._pairs, config, self._name).network, file)
         recalls, single = (
-            tuple(
-                evaluate_method(town, method, LENGTH, transform=str(file)).recalls[0]
-                for town in self._towns
-            )
-            for method in ("seqmatchnet", "seqnet_single")
+            self._recalls(name, transform=str(file)) for name in ("seqmatchnet", "seqnet_single")
         )
         return asdict(DayNightRow(config.loss, config.mining, recalls, single))
+
+    def _recalls(self, method: str, **settings: str) -> tuple[float, ...]:
+        return tuple(
+            evaluate_method(town, method, self.length, **settings).recalls[0]
+            for town in self._towns
+        )
 
     @cached_property
     def _pairs(self) -> list[TraversePair]:
@@ -115,9 +137,9 @@ class DayNightTrial:
         pairs = []
         for seed in self.learned:
             for drawing in range(self.drawings):
-                laps = self._laps(seed).sensed(self.night_noise, seed, drawing)
-                day, night = grid_descriptors(laps.day), grid_descriptors(laps.night)
-                pairs.append(TraversePair(f"town {seed}", day, night, laps.nearest()))
+                laps = self._laps(seed).sensed(self.camera, seed, drawing)
+                described = self._described(laps.day), self._described(laps.night)
+                pairs.append(TraversePair(f"town {seed}", *described, laps.nearest()))
         return pairs
 
     @cached_property
@@ -125,12 +147,26 @@ class DayNightTrial:
         """The same to try on."""
         compared = []
         for seed in self.unseen:
-            laps = self._laps(seed).sensed(self.night_noise, seed)
+            laps = self._laps(seed).sensed(self.camera, seed)
             apart = np.linalg.norm(laps.night_positions[:, None] - laps.day_positions, axis=2)
             near = [frozenset(np.flatnonzero(row <= TOLERANCE.amount).tolist()) for row in apart]
-            described = grid_descriptors(laps.day), grid_descriptors(laps.night)
-            compared.append(Comparison(*described, near, TOLERANCE, model_name()))
+            described = self._described(laps.day), self._described(laps.night)
+            compared.append(Comparison(*described, near, TOLERANCE, self._name))
         return compared
+
+    @cached_property
+    def _embedder(self) -> Embedder:
+        return Embedder(EmbeddingConfig.from_file())
+
+    @property
+    def _name(self) -> str:
+        return model_name() if self.model == "grid" else self._embedder.model
+
+    def _described(self, images: Images) -> NDArray[np.float32]:
+        """(N, D) of one lap."""
+        if self.model == "grid":
+            return grid_descriptors(images)
+        return np.concatenate([self._embedder.embed([image]) for image in images])
 
     def _laps(self, seed: int) -> DayAndNight:
         """A town's two laps, rendered unless they are there."""

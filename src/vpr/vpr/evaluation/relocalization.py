@@ -140,19 +140,51 @@ def similarity_row(
     ``always_zero`` is the error of an encoder that finds nothing alike.
     """
     apart = ~np.eye(len(truth), dtype=bool)
-    error = np.where(apart, np.abs(predicted - truth), 0.0)
-    loops = (truth > LOOP) & apart
-    whole = len(truth) // BLOCK * BLOCK
-    blocks = error[:whole, :whole].reshape(whole // BLOCK, BLOCK, -1, BLOCK).mean(axis=(1, 3))
+    return {"level": sequence.name, "pairs": "all", **_errors(predicted, truth, apart)}
+
+
+def map_rows(
+    sequence: RgbdSequence,
+    predicted: NDArray[np.float32],
+    passed_on: NDArray[np.float32],
+    truth: NDArray[np.float32],
+) -> list[Row]:
+    """The same of every later lap's views with those of the first, by the encoder and the graph.
+
+    Args:
+        predicted: (N, N) by the encoder alone.
+        passed_on: (Q, R) through what the map knows of itself.
+    """
+    first = sequence.laps == sequence.laps.min()
+    by_kind = {"encoder": predicted[np.ix_(~first, first)], "encoder, passed on": passed_on}
+    rows: list[Row] = []
+    for lap in np.unique(sequence.laps[~first]).tolist():
+        own = sequence.laps[~first] == lap
+        wanted = truth[np.ix_(sequence.laps == lap, first)]
+        for kind, values in by_kind.items():
+            pairs = f"lap {lap + 1} on the map, {kind}"
+            every = np.ones(wanted.shape, bool)
+            errors = _errors(values[own], wanted, every)
+            rows.append({"level": sequence.name, "pairs": pairs, **errors})
+    return rows
+
+
+def _errors(
+    predicted: NDArray[np.float32], truth: NDArray[np.float32], counted: NDArray[np.bool_]
+) -> Row:
+    error = np.where(counted, np.abs(predicted - truth), 0.0)
+    loops = (truth > LOOP) & counted
+    height, width = (count // BLOCK for count in truth.shape)
+    whole = error[: height * BLOCK, : width * BLOCK]
+    blocks = whole.reshape(height, BLOCK, width, BLOCK).mean(axis=(1, 3))
     return {
-        "level": sequence.name,
         "views": len(truth),
-        "mean_absolute_error": float(error[apart].mean()),
-        "of_loops": float(error[loops].mean()),
+        "mean_absolute_error": float(error[counted].mean()),
+        "of_loops": float(error[loops].mean()) if loops.any() else 0.0,
         "map_maximum": float(blocks.max()),
         "pair_maximum": float(error.max()),
-        "always_zero": float(truth[apart].mean()),
-        "correlation": _correlation(predicted[apart], truth[apart]),
+        "always_zero": float(truth[counted].mean()),
+        "correlation": _correlation(predicted[counted], truth[counted]),
     }
 
 

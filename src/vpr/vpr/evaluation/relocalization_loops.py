@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -11,43 +10,22 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from vpr.config import PoseGraphConfig
+from vpr.evaluation.loop_search import Closing, Loop, Overlaid, OverlaidViews, by_features
 from vpr.evaluation.trajectory import StampedPoses, absolute_trajectory_error
-from vpr.evaluation.view_search import Search, Similarities
+from vpr.evaluation.view_search import Search
 from vpr.evaluation.view_verification import ViewVerifier
 from vpr.geometry import relative
 from vpr.graph.pose_graph import PoseGraph
 from vpr.records import ClosureState, Keyframe, LoopClosure, Pose
 from vpr.relocalization.rgbd import RgbdSequence
-from vpr.verification.relative_pose import RelativePose
 
 TRANSLATION_NOISE = 0.02  # of the way, each axis, standard deviation
 ROTATION_NOISE = 0.01  # rad a step about each axis
 YAW_BIAS = 0.004  # rad a step, of either sign, standard deviation over drives
 TRANSLATION_SIGMA, ROTATION_SIGMA = 0.01, 0.015  # m and rad a step: what the graph is told of it
-RECENT = 20  # keyframes that are no loop yet
-NO_LOOPS = "no loops"
+NO_LOOPS, OVERLAID = "no loops", "views laid over"
 
 Row = dict[str, object]
-
-
-@dataclass(frozen=True)
-class Loop:
-    """A verified loop; ``motion`` is reference_T_query between the cameras."""
-
-    query: int
-    reference: int
-    motion: RelativePose
-
-
-def loops_of(similarities: Similarities, verify: ViewVerifier) -> list[Loop]:
-    """The best earlier view of each view, where verification agrees: one try a keyframe."""
-    found = []
-    for query in range(RECENT + 1, len(similarities)):
-        reference = int(similarities[query, : query - RECENT].argmax())
-        motion = verify(query, reference)
-        if motion is not None:
-            found.append(Loop(query, reference, motion))
-    return found
 
 
 def loop_rows(
@@ -55,28 +33,27 @@ def loop_rows(
 ) -> Iterator[list[Row]]:
     """Seed by seed a row a method: ATE (m) of the pose graph over all laps driven in one go.
 
-    All methods have the same odometry of a seed, the same verification and the same back end.
+    All methods have the same odometry of a seed and the same back end; each closes loops in both
+    ways of ``loop_search``.
     """
     verify = ViewVerifier(sequence)
-    loops: dict[str, list[Loop]] = {NO_LOOPS: []}
+    views = OverlaidViews(sequence, verify)
+    ways: dict[str, Closing] = {NO_LOOPS: lambda _query, _believed: []}
     for name, search in searches.items():
-        loops[name] = loops_of(search(sequence), verify)
+        found = search(sequence)
+        ways[name] = by_features(found, verify)
+        ways[f"{name}, {OVERLAID}"] = Overlaid(found, views)
     for seed in seeds:
-        rows: list[Row] = []
         odometry = drifting(sequence.poses, seed)
-        for name, found in loops.items():
-            ate, taken = _trajectory_error(sequence, odometry, found)
-            rows.append(
-                {
-                    "level": sequence.name,
-                    "method": name,
-                    "seed": seed,
-                    "ate_m": ate,
-                    "loops": len(found),
-                    "loops_taken": taken,
-                }
-            )
-        yield rows
+        yield [
+            {
+                "level": sequence.name,
+                "method": name,
+                "seed": seed,
+                **_driven(sequence, odometry, way),
+            }
+            for name, way in ways.items()
+        ]
 
 
 def loop_summary(rows: Sequence[Row]) -> list[Row]:
@@ -118,28 +95,26 @@ def drifting(poses: NDArray[np.float64], seed: int) -> list[Pose]:
     return result
 
 
-def _trajectory_error(
-    sequence: RgbdSequence, odometry: list[Pose], loops: Sequence[Loop]
-) -> tuple[float, int]:
-    """ATE in m, and how many loops the graph took."""
+def _driven(sequence: RgbdSequence, odometry: list[Pose], close: Closing) -> Row:
+    """ATE in m, how many loops were found, and how many of these the graph took."""
     graph = PoseGraph(
         PoseGraphConfig.from_file(
             odometry_translation_sigma=TRANSLATION_SIGMA, odometry_rotation_sigma=ROTATION_SIGMA
         )
     )
     descriptor = np.ones(1, np.float32)
-    of_query = {loop.query: loop for loop in loops}
     stamps = [int(stamp) for stamp in sequence.stamps_ns]
-    taken = 0
+    found = taken = 0
     for row, pose in enumerate(odometry):
         graph.add_keyframe(Keyframe(row, 0, stamps[row], descriptor, "evaluated", pose))
-        if row in of_query:
-            verdict = graph.add_closure(_closure(of_query[row], stamps))
-            taken += verdict.state == ClosureState.VERIFIED
+        for loop in close(row, lambda: [node.pose for node in graph.nodes()]):
+            verdict = graph.add_closure(_closure(loop, stamps))
+            found, taken = found + 1, taken + (verdict.state is ClosureState.VERIFIED)
     graph.settle()
     measured = StampedPoses(tuple(stamps), tuple(node.pose for node in graph.nodes()))
     truth = StampedPoses(tuple(stamps), tuple(sequence.poses))
-    return absolute_trajectory_error(measured, truth), int(taken)
+    ate = absolute_trajectory_error(measured, truth)
+    return {"ate_m": ate, "loops": found, "loops_taken": int(taken)}
 
 
 def _closure(loop: Loop, stamps: Sequence[int]) -> LoopClosure:

@@ -5,6 +5,11 @@ lowers the cost by e_G' (I - A_GG)^-1 e_G / 2, and the block's residuals become 
 (Baarda, A Testing Procedure for Use in Geodetic Networks, 1968). One factorization serves all small
 blocks. A large one takes its own: by Woodbury's identity (I - A_GG)^-1 is I + J_G N^-1 J_G', with N
 the normal matrix without the block, and one solution is enough.
+
+Which blocks are worth that, a few solutions tell of all. With M = I - A_GG and any weights u,
+e_G' M^-1 e_G >= (u' e_G)^2 / u' M u; weights that are right for each measurement by itself are near
+those for the block. I - A is a projection: what it makes of random vectors shows M, and u' M u up
+to a factor near one however small that is (Johnson & Lindenstrauss, 1984).
 """
 
 from __future__ import annotations
@@ -22,6 +27,8 @@ from vpr.graph.g2o import G2oGraph
 from vpr.graph.solution import prior_of
 
 SMALL = 90  # residuals of a block at most, to solve for each of them
+PROBES = 32  # random vectors: what they show is right within a factor of two, mostly
+TINY = float(np.finfo(np.float64).eps)  # what cannot be told from nothing
 
 
 class Leverage:
@@ -40,6 +47,21 @@ class Leverage:
         self._jacobian, self._residuals = whole[:, :unknowns], whole[:, [unknowns]].toarray()[:, 0]
         self._normal = (self._jacobian.T @ self._jacobian).tocsc()
         self._solver = _factorized(self._normal)
+
+    def savings(self, groups: Iterable[Sequence[int]]) -> NDArray[np.float64]:
+        """About the least that leaving each group of measurements out saves."""
+        vectors = np.random.default_rng(0).standard_normal((len(self._residuals), PROBES))
+        solved = self._solver.solve(self._jacobian.T @ vectors)
+        shown = (vectors - self._jacobian @ solved).reshape(-1, self._dimension, PROBES)
+        residuals = self._residuals.reshape(-1, self._dimension, 1)
+        blocks = shown @ shown.transpose(0, 2, 1) / PROBES + TINY * np.eye(self._dimension)
+        weights = np.linalg.solve(blocks, residuals)
+        gains, bends = (weights * residuals).sum(axis=(1, 2)), (weights * shown).sum(axis=1)
+        found = [
+            gains[rows].sum() ** 2 / max(np.square(bends[rows].sum(axis=0)).mean(), TINY)
+            for rows in groups
+        ]
+        return np.array(found) / 2.0
 
     def without(self, measurements: Iterable[int]) -> tuple[float, NDArray[np.float64]]:
         """Cost saved by leaving measurements out, and what each would cost in the graph that is

@@ -4,14 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from vpr.config import PoseGraphConfig
 from vpr.geometry import rotation_angle, translation_norm
 from vpr.graph.edges import Edge, EdgeKind, covariance_problem, pose_problem
-from vpr.graph.lie_group import LieGroup
+from vpr.graph.lie_group import LieGroup, Matrix, diagonal
 from vpr.records import ClosureState, Covariance, LoopClosure, Pose
+
+
+@dataclass(frozen=True)
+class Step:
+    """An edge from one keyframe of a session to a later one, also in the terms of a group.
+
+    ``element`` is its measured from_T_to, ``covariance`` (d, d) in the tangent space at that.
+    """
+
+    edge: Edge
+    element: Any
+    covariance: Matrix
+
+    @classmethod
+    def of(cls, group: LieGroup, edge: Edge) -> Step:
+        """The step of an edge."""
+        covariance = group.tangent_covariance(edge.covariance, edge.measured)
+        return cls(edge, group.element(edge.measured), covariance)
 
 
 class ClosureError(ValueError):
@@ -23,16 +43,19 @@ class ClosureError(ValueError):
 
 
 def _diagonal(translation_sigma: float, rotation_sigma: float) -> Covariance:
-    return np.diag([translation_sigma**2] * 3 + [rotation_sigma**2] * 3)
+    return diagonal([translation_sigma**2] * 3 + [rotation_sigma**2] * 3)
 
 
-def odometry_edge(config: PoseGraphConfig, from_id: int, to_id: int, step: Pose) -> Edge:
+def odometry_step(
+    config: PoseGraphConfig, group: LieGroup, from_id: int, to_id: int, element: Any
+) -> Step:
     """A step of odometry: a floor, and a part that grows with how far the robot went and turned.
 
     The absolute covariance of an odometry message says nothing about a single step, so it is not
     used.
     """
-    distance, angle = translation_norm(step), rotation_angle(step)
+    measured = group.pose(element)
+    distance, angle = translation_norm(measured), rotation_angle(measured)
     translation_sigma = math.hypot(
         config.odometry_translation_sigma, config.odometry_translation_per_metre * distance
     )
@@ -42,16 +65,21 @@ def odometry_edge(config: PoseGraphConfig, from_id: int, to_id: int, step: Pose)
         config.odometry_rotation_per_radian * angle,
     )
     covariance = _diagonal(translation_sigma, rotation_sigma)
-    return Edge(from_id, to_id, EdgeKind.ODOMETRY, ClosureState.VERIFIED, step, covariance)
+    kind, state = EdgeKind.ODOMETRY, ClosureState.VERIFIED
+    edge = Edge(from_id, to_id, kind, state, measured, covariance)
+    tangent = diagonal(group.tangent(translation_sigma, rotation_sigma) ** 2)  # the same all round
+    return Step(edge, element, tangent)
 
 
-def constant_position_edge(config: PoseGraphConfig, from_id: int, to_id: int, reason: str) -> Edge:
+def constant_position_step(
+    config: PoseGraphConfig, group: LieGroup, from_id: int, to_id: int, reason: str
+) -> Step:
     """What is known of a step without odometry: that it is not huge."""
     covariance = _diagonal(
         config.missing_odometry_translation_sigma, config.missing_odometry_rotation_sigma
     )
     kind, state = EdgeKind.CONSTANT_POSITION, ClosureState.VERIFIED
-    return Edge(from_id, to_id, kind, state, np.eye(4), covariance, reason)
+    return Step.of(group, Edge(from_id, to_id, kind, state, np.eye(4), covariance, reason))
 
 
 def closure_edge(

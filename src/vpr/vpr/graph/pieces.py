@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from vpr.config import PoseGraphConfig
 from vpr.geometry import inverse, relative, translation_norm
 from vpr.graph.edges import Edge, EdgeKind, PoseGraphError, pose_problem
 from vpr.graph.lie_group import LieGroup
-from vpr.graph.measurements import constant_position_edge, odometry_edge
+from vpr.graph.measurements import Step, constant_position_step, odometry_step
 from vpr.graph.smoother import Smoother
 from vpr.graph.state import GraphState
 from vpr.records import ClosureState, Keyframe, Pose
@@ -30,7 +31,7 @@ class Node:
     id: int
     session: int
     stamp_ns: int
-    odometry: Pose | None  # odom_T_base
+    odometry: Any | None  # odom_T_base, an element of the graph's group
 
 
 @dataclass
@@ -54,7 +55,7 @@ class Pieces:
         self._group = group
         self._counters = counters
 
-    def add(self, keyframe: Keyframe) -> tuple[Node, Edge | None]:
+    def add(self, keyframe: Keyframe) -> tuple[Node, Step | None]:
         """Add a keyframe behind the newest of its session; the step to it, if it is not the first.
 
         Raises:
@@ -111,7 +112,7 @@ class Pieces:
             return None
         node = known.located
         assert node.odometry is not None
-        return known.smoother.pose(node.id) @ inverse(node.odometry)
+        return self._group.pose(known.smoother.element(node.id).compose(node.odometry.inverse()))
 
     def join(self, edge: Edge, edges: Iterable[Edge]) -> tuple[Smoother, tuple[int, ...]]:
         """Tie the two pieces at the ends of an edge together; the map, or else the piece at the
@@ -151,7 +152,7 @@ class Pieces:
                 keyframe_id,
                 int(state.sessions[row]),
                 int(state.stamps_ns[row]),
-                odometry if np.isfinite(odometry).all() else None,
+                self._group.element(odometry) if np.isfinite(odometry).all() else None,
             )
         for piece in np.unique(state.pieces).tolist():
             rows = np.flatnonzero(state.pieces == piece)
@@ -164,7 +165,7 @@ class Pieces:
                 session.nodes.append(node)
                 session.located = node if node.odometry is not None else session.located
 
-    def _checked_odometry(self, keyframe: Keyframe) -> Pose | None:
+    def _checked_odometry(self, keyframe: Keyframe) -> Any | None:
         name = f"keyframe {keyframe.id}"
         if keyframe.id in self.nodes:
             stamp = self.nodes[keyframe.id].stamp_ns
@@ -183,31 +184,37 @@ class Pieces:
             raise PoseGraphError(f"{name}: odometry {problem}")
         if keyframe.odometry_covariance is None or not keyframe.odometry_covariance.any():
             self._counters["odometry_without_covariance"] += 1  # steps have one of their own
-        return self._group.pose(self._group.element(keyframe.odometry))
+        return self._group.element(keyframe.odometry)
 
     def _begin_session(self, node: Node) -> Session:
         smoother = Smoother(self._config, self._group)
-        smoother.start(node.id, np.eye(4) if node.odometry is None else node.odometry)
+        unknown = node.odometry is None
+        smoother.start(node.id, np.eye(4) if unknown else self._group.pose(node.odometry))
         if self.map is None:
             self.map = smoother
         self.sessions[node.session] = Session(smoother)
         return self.sessions[node.session]
 
-    def _step(self, session: Session, node: Node) -> Edge:
-        """Edge from the newest node with odometry; failing that, from the newest of all."""
+    def _step(self, session: Session, node: Node) -> Step:
+        """Step from the newest node with odometry; failing that, from the newest of all."""
         last, located = session.nodes[-1], session.located
         if node.odometry is None:
             self._counters["missing_odometry"] += 1
-            return constant_position_edge(self._config, last.id, node.id, "no odometry")
+            return self._unknown_step(last, node, "no odometry")
         if located is None or located.odometry is None:
-            return constant_position_edge(self._config, last.id, node.id, "first odometry")
-        step = relative(located.odometry, node.odometry)
+            return self._unknown_step(last, node, "first odometry")
+        moved = located.odometry.between(node.odometry)
+        step = odometry_step(self._config, self._group, located.id, node.id, moved)
         seconds = (node.stamp_ns - located.stamp_ns) / 1e9
-        if translation_norm(step) > self._config.odometry_max_speed * seconds:
+        distance = translation_norm(step.edge.measured)
+        if distance > self._config.odometry_max_speed * seconds:
             self._counters["odometry_jumps"] += 1
-            reason = f"odometry jumped {translation_norm(step):.1f} m in {seconds:.2f} s"
-            return constant_position_edge(self._config, last.id, node.id, reason)
-        return odometry_edge(self._config, located.id, node.id, step)
+            reason = f"odometry jumped {distance:.1f} m in {seconds:.2f} s"
+            return self._unknown_step(last, node, reason)
+        return step
+
+    def _unknown_step(self, last: Node, node: Node, reason: str) -> Step:
+        return constant_position_step(self._config, self._group, last.id, node.id, reason)
 
 
 def solved_piece(

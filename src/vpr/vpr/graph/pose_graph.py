@@ -22,7 +22,7 @@ from vpr.graph.connectivity import connected_pieces
 from vpr.graph.edges import Edge, EdgeKind, EdgeVerdict, GraphNode
 from vpr.graph.fixes import FixError, Geodetic, fix_edge
 from vpr.graph.lie_group import lie_group
-from vpr.graph.measurements import ClosureError, closure_edge
+from vpr.graph.measurements import ClosureError, Step, closure_edge
 from vpr.graph.pieces import Node, Pieces
 from vpr.graph.recent import RecentClosures, Support
 from vpr.graph.state import GraphState
@@ -45,7 +45,6 @@ class PoseGraph:
         self._edges: list[Edge] = []
         self._verdicts = Verdicts()
         self._recent = RecentClosures(self._group, config.recent_closures, self._gate)
-        self._followed = 0  # edges that the recent closures know of
         self._origin: Geodetic | None = None  # of the ENU frame: the first fix
         self._loose_fixes: list[Edge] = []  # of keyframes too close together to use them yet
         self._judged = 0  # edges when a case was last taken
@@ -60,8 +59,8 @@ class PoseGraph:
         """
         node, step = self._pieces.add(keyframe)
         if step is not None:
-            self._edges.append(step)
-            self._tell_recent()
+            self._edges.append(step.edge)
+            self._recent.follow(step)  # a closure has no time to gather odometry
         self.counters["keyframes"] += 1
         if self.config.gps and keyframe.fix is not None:
             self._take_fix(node, keyframe.fix)
@@ -185,7 +184,7 @@ class PoseGraph:
             sessions=np.array([node.session for node in nodes], np.int64),
             stamps_ns=np.array([node.stamp_ns for node in nodes], np.int64),
             poses=np.array([node.pose for node in nodes]).reshape(-1, 4, 4),
-            odometry=_stacked([pieces.nodes[node.id].odometry for node in nodes]),
+            odometry=_stacked([self._odometry(node.id) for node in nodes]),
             pieces=np.array(
                 [number[pieces.sessions[node.session].smoother] for node in nodes], np.int64
             ),
@@ -208,8 +207,15 @@ class PoseGraph:
         verified = [edge for edge in state.edges if _is_closed(edge)]
         for edge in verified:
             graph._verdicts.accept(edge)
+        for edge in state.edges:
+            if edge.is_step:
+                graph._recent.follow(Step.of(graph._group, edge))
         graph.counters.update(keyframes=len(state.ids), closures=len(verified))
         return graph
+
+    def _odometry(self, keyframe_id: int) -> Pose | None:
+        odometry = self._pieces.nodes[keyframe_id].odometry
+        return None if odometry is None else self._group.pose(odometry)
 
     def _take_fix(self, node: Node, fix: GpsFix) -> None:
         """Tie a keyframe to the globe, once its session has moved far enough to be placed on it."""
@@ -259,7 +265,6 @@ class PoseGraph:
         self.counters["closures"] += 1
 
     def _support(self, edge: Edge) -> Support:
-        self._tell_recent()
         nodes = self._pieces.nodes
         sessions = nodes[edge.from_id].session, nodes[edge.to_id].session
         support, forgotten = self._recent.consider(edge, sessions)
@@ -269,11 +274,6 @@ class PoseGraph:
                 self._edges.append(replace(old, state=ClosureState.REJECTED, reason=reason))
                 self._reverse(self._edges[-1], "no_agreement")
         return support
-
-    def _tell_recent(self) -> None:
-        """Tell the recent closures of odometry as it comes: a closure has no time to gather it."""
-        self._recent.follow(self._edges[self._followed :])
-        self._followed = len(self._edges)
 
     def _may_join(self, edge: Edge, support: Support) -> bool:
         """Whether closures of enough keyframes agree, and no more of them tell another story."""

@@ -7,7 +7,7 @@ that agree throughout is larger than the largest that it belongs to.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from vpr.graph.edges import Edge
 from vpr.graph.lie_group import LieGroup, Matrix
+from vpr.graph.measurements import Step
 from vpr.graph.pairwise import Corrections, grown_clique, loop_chi2
 
 
@@ -72,15 +73,13 @@ class RecentClosures:
         self._drifts: dict[int, Matrix] = {}
         self._windows: dict[tuple[int, int], _Window] = {}
 
-    def follow(self, edges: Iterable[Edge]) -> None:
-        """Take in further steps of odometry, in the order they came; pass over other edges."""
-        for edge in edges:
-            if not edge.is_step:
-                continue
-            start, drift = self._at(edge.from_id)
-            pose = start.compose(self._group.element(edge.measured))
-            self._poses[edge.to_id] = pose
-            self._drifts[edge.to_id] = drift + self._in_world(edge, pose)
+    def follow(self, step: Step) -> None:
+        """Take in the next step of odometry."""
+        start, drift = self._at(step.edge.from_id)
+        pose = start.compose(step.element)
+        change = pose.AdjointMap()
+        self._poses[step.edge.to_id] = pose
+        self._drifts[step.edge.to_id] = drift + change @ step.covariance @ change.T
 
     def consider(self, edge: Edge, sessions: tuple[int, int]) -> tuple[Support, Sequence[Edge]]:
         """Compare a closure with the recent ones and remember it.
@@ -129,20 +128,16 @@ class RecentClosures:
         start, from_drift = self._at(edge.from_id)
         end, to_drift = self._at(edge.to_id)
         reached = start.compose(self._group.element(edge.measured))
-        correction = reached.compose(end.inverse())
+        correction, change = reached.compose(end.inverse()), reached.AdjointMap()
+        covariance = self._group.tangent_covariance(edge.covariance, edge.measured)
         return _Candidate(
             edge,
             correction.matrix(),
             correction.AdjointMap(),
-            self._in_world(edge, reached),
+            change @ covariance @ change.T,
             from_drift,
             to_drift,
         )
-
-    def _in_world(self, edge: Edge, reached: Any) -> Matrix:
-        change = reached.AdjointMap()
-        covariance = self._group.tangent_covariance(edge.covariance, edge.measured)
-        return np.asarray(change @ covariance @ change.T)
 
 
 def largest_agreement(agreeing: NDArray[np.bool_]) -> int:

@@ -7,8 +7,8 @@ large it is: a place that looks like another does so in image after image.
 
 Sets are proposed by graduated non-convexity (Yang et al., RA-L 2020), which begins without regard
 to what is believed so far, by the largest pairwise consistent set (Mangelsdorf et al., ICRA 2018),
-and by the set believed so far. From the best of them, groups are left out as long as that pays: a
-graph that bends to a wrong closure no longer shows which one it was.
+by where odometry alone goes, and by the set believed so far. From the best of them, groups are left
+out as long as that pays: a graph that bends to a wrong closure no longer shows which one it was.
 
 Odometry that is better than it claims bends cheaply. What is left of the residuals shows by how
 much (the variance of unit weight, Baarda 1968); groups are then weighed against that, as far as the
@@ -18,7 +18,7 @@ residuals prove it, and with the poses so found each closure against what it cla
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -97,7 +97,8 @@ class Retrial:
             "pcm": case.consistent,
             "gnc": partial(case.graduated, odometry, before),
         }
-        beliefs = [case.refined(propose[name](), odometry) for name in self._proposals]
+        proposed = [case.cheapest(odometry), *(propose[name]() for name in self._proposals)]
+        beliefs = [case.refined(kept, odometry) for kept in proposed]
         if start is not None:
             start = chosen(condensed.graph, start, condensed.graph.order)
             beliefs.append(case.refined(before, start))
@@ -119,7 +120,8 @@ class _Case:
         self._trusted = sorted(graph.trusted)
         self._closures = graph.closures
         self._gate = gate_of(graph)
-        self._variance = 1.0  # of unit weight
+        self._shown = 1.0  # variance of unit weight, as the residuals show it
+        self._variance = 1.0  # the one that beliefs are weighed against at the moment
         self._group_of, self._groups = self._grouped(condensed)
         self._sizes = np.array([len(group) for group in self._groups], np.int64)
 
@@ -131,7 +133,6 @@ class _Case:
         place = dict(zip(self._graph.order, condensed.active, strict=True))
         measurements = [self._graph.measurements[i] for i in self._closures]
         ends = np.array([(place[m.from_id], place[m.to_id]) for m in measurements]).reshape(-1, 2)
-        self._lengths = np.abs(ends[:, 0] - ends[:, 1])
         if not len(ends):
             return np.zeros(0, np.int64), []
         pairs = KDTree(ends).query_pairs(NEAR, p=np.inf, output_type="ndarray")
@@ -146,19 +147,22 @@ class _Case:
 
     def saving(self, before: frozenset[int], start: gtsam.Values, belief: Belief) -> float:
         """How much less a belief costs than what was believed before, in half squared sigmas."""
-        return (self.solved(before, start).cost - belief.cost) / self._variance
+        self._variance = self._shown
+        cost = self._cost(belief.kept, belief.values)
+        return (self.solved(before, start).cost - cost) / self._shown
 
     def tightened(self, belief: Belief) -> Belief:
         """The belief where the noise is what the graph shows, if that is less than claimed."""
-        while (variance := self._shown_variance(belief)) < self._variance:
-            self._variance = variance
+        while (shown := self._shown_variance(belief)) < self._shown:
+            self._shown = self._variance = shown
             tighter = self.pruned(self.refined(belief.kept, belief.values))
             if tighter.kept == belief.kept:
                 break
             belief = tighter
-        if self._variance == 1.0:
+        if self._shown == 1.0:
             return belief
-        return self.solved(self._cheapest(belief.values, 1.0), belief.values)
+        self._variance = 1.0
+        return self.refined(self.cheapest(belief.values), belief.values)
 
     def _shown_variance(self, belief: Belief) -> float:
         """Variance of unit weight, as high as the residuals allow with ``GATE_PROBABILITY``."""
@@ -185,14 +189,13 @@ class _Case:
 
     def _suspects(self, belief: Belief) -> list[frozenset[int]]:
         """Kept groups that to first order cost more than to leave them out, worst first."""
-        groups = self._pulling(belief)
-        if not groups:
+        if not belief.kept:
             return []
         numbers = [*self._trusted, *sorted(belief.kept)]
         row = {number: i for i, number in enumerate(numbers)}
         leverage = Leverage(self._graph, [self._factors[i] for i in numbers], belief.values)
         savings = []
-        for group, price in groups:
+        for group, price in self._pulling(belief, leverage, row):
             saved, errors = leverage.without(row[i] for i in group)
             saving = saved - min(np.minimum(errors, self._limit(self._variance)).sum(), price)
             if saving > 0.0:
@@ -200,25 +203,27 @@ class _Case:
         savings.sort(key=lambda entry: -entry[0])
         return [group for _, group in savings]
 
-    def _pulling(self, belief: Belief) -> list[tuple[list[int], float]]:
-        """Kept groups that pull hardest, by their errors and by how much odometry gives way, with
-        the price of each."""
-        errors = self._errors(belief.values)
-        prices = self._price(self._sizes, self._variance)
-        pulls = []
-        for rows, price in zip(self._groups, prices.tolist(), strict=True):
-            kept = [row for row in rows if self._closures[row] in belief.kept]
+    def _pulling(
+        self, belief: Belief, leverage: Leverage, row: Mapping[int, int]
+    ) -> list[tuple[list[int], float]]:
+        """Kept groups that pull hardest for what it costs at most to leave them out, with the price
+        of each."""
+        groups, prices = [], []
+        for rows, price in zip(self._groups, self._price(self._sizes, self._variance), strict=True):
+            kept = [self._closures[i] for i in rows if self._closures[i] in belief.kept]
             if kept:
-                pull = (errors[kept] * self._lengths[kept]).sum()
-                pulls.append((pull, [self._closures[row] for row in kept], price))
-        pulls.sort(key=lambda entry: -entry[0])
-        return [(group, price) for _, group, price in pulls[:SUSPECTS]]
+                groups.append(kept)
+                prices.append(float(price))
+        sizes = np.array([len(group) for group in groups])
+        costs = np.minimum(prices, sizes * self._limit(self._variance))
+        pulls = leverage.savings([row[i] for i in group] for group in groups) / costs
+        return [(groups[i], prices[i]) for i in np.argsort(-pulls, kind="stable")[:SUSPECTS]]
 
     def refined(self, kept: frozenset[int], start: gtsam.Values) -> Belief:
         """Solve, believe what then costs least, and so on while the cost falls."""
         best = self.solved(kept, start)
         for _ in range(MAX_REFINEMENTS):
-            cheapest = self._cheapest(best.values, self._variance)
+            cheapest = self.cheapest(best.values)
             if cheapest == best.kept:
                 break
             other = self.solved(cheapest, best.values)
@@ -247,12 +252,12 @@ class _Case:
         """Sums over the closures of each group."""
         return np.bincount(self._group_of, errors, len(self._groups)).astype(np.float64)
 
-    def _cheapest(self, values: gtsam.Values, variance: float) -> frozenset[int]:
+    def cheapest(self, values: gtsam.Values) -> frozenset[int]:
         """The closures to believe where the poses are given: those inside the gate, unless their
         group costs more than to leave it out."""
-        errors, limit = self._errors(values), self._limit(variance)
+        errors, limit = self._errors(values), self._limit(self._variance)
         costs = self._by_group(np.minimum(errors, limit))
-        pays = (costs < self._price(self._sizes, variance))[self._group_of]
+        pays = (costs < self._price(self._sizes, self._variance))[self._group_of]
         return frozenset(self._closures[row] for row in np.flatnonzero(pays & (errors <= limit)))
 
     def _errors(self, values: gtsam.Values) -> NDArray[np.float64]:

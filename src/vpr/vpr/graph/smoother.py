@@ -18,6 +18,7 @@ from vpr.geometry import inverse
 from vpr.graph.edges import Edge, EdgeKind
 from vpr.graph.fixes import placed_earth, unplaced_earth
 from vpr.graph.lie_group import LieGroup, Matrix
+from vpr.graph.measurements import Step
 from vpr.graph.track import Ends, Track
 from vpr.records import Covariance, Pose
 
@@ -60,16 +61,16 @@ class Smoother:
         self._track.append(keyframe_id, None)
         self._update({(None, keyframe_id, keyframe_id): prior}, values)
 
-    def extend(self, edge: Edge) -> None:
-        """Add keyframe ``edge.to_id``, placed by the edge."""
-        if not self._track.append(edge.to_id, edge):
-            element = self._element(edge.from_id).compose(self._group.element(edge.measured))
-            self._add([edge], {edge.to_id: element})
+    def extend(self, step: Step) -> None:
+        """Add the keyframe that a step leads to, placed by it."""
+        if not self._track.append(step.edge.to_id, step):
+            element = self.element(step.edge.from_id).compose(step.element)
+            self._add([step.edge], {step.edge.to_id: element})
 
     def absorb(self, poses: dict[int, Pose], edges: Iterable[Edge]) -> None:
         """Add many keyframes, ascending, at poses close to right, with all their edges; settle."""
         others = list(edges)
-        steps = {edge.to_id: edge for edge in others if edge.is_step}
+        steps = {edge.to_id: Step.of(self._group, edge) for edge in others if edge.is_step}
         on_run = {i for i in poses if self._track.append(i, steps.get(i))}
         others = [edge for edge in others if not (edge.is_step and edge.to_id in on_run)]
         self._add(others, {i: self._group.element(pose) for i, pose in poses.items()})
@@ -148,7 +149,7 @@ class Smoother:
         """
         self._add([], root=_ends(edge))
         joint = self._isam.jointMarginalCovariance(list(map(_symbol, _ends(edge))))
-        expected = self._element(edge.from_id).between(self._element(edge.to_id))
+        expected = self.element(edge.from_id).between(self.element(edge.to_id))
         jacobian = np.hstack([-expected.inverse().AdjointMap(), np.eye(self._group.dimension)])
         covariance = jacobian @ joint.fullMatrix() @ jacobian.T + self._tangent_covariance(edge)
         residual = self._group.element(edge.measured).localCoordinates(expected)
@@ -175,7 +176,17 @@ class Smoother:
 
     def pose(self, keyframe_id: int) -> Pose:
         """Best pose of one keyframe; cheap."""
-        return self._group.pose(self._element(keyframe_id))
+        return self._group.pose(self.element(keyframe_id))
+
+    def element(self, keyframe_id: int) -> Any:
+        """The same as an element of the group."""
+        if self._track.is_solved(keyframe_id):
+            return self._group.estimate(self._isam, _symbol(keyframe_id))
+        before, behind = ends = self._track.around(keyframe_id)
+        one = other = self._group.estimate(self._isam, _symbol(before))
+        if behind != before:
+            other = self._group.estimate(self._isam, _symbol(behind))
+        return self._track.element(keyframe_id, ends, (one, other))
 
     def poses(self) -> NDArray[np.float64]:
         """(N, 4, 4) best poses of all keyframes, ascending by id."""
@@ -194,13 +205,6 @@ class Smoother:
         """Twice the error of all factors, robust weights included."""
         return 2.0 * float(self._isam.getFactorsUnsafe().error(self._isam.calculateEstimate()))
 
-    def _element(self, keyframe_id: int) -> Any:
-        if self._track.is_solved(keyframe_id):
-            return self._group.estimate(self._isam, _symbol(keyframe_id))
-        ends = self._track.around(keyframe_id)
-        one, other = (self._group.estimate(self._isam, _symbol(end)) for end in ends)
-        return self._track.element(keyframe_id, ends, (one, other))
-
     def _add(
         self,
         edges: Iterable[Edge],
@@ -215,7 +219,7 @@ class Smoother:
         added, begun = list(edges), begun or {}
         ends = {end for edge in added for end in _ends(edge)} | set(root)
         inner = [end for end in ends if end not in begun and not self._track.is_solved(end)]
-        elements = {end: self._element(end) for end in inner} | begun
+        elements = {end: self.element(end) for end in inner} | begun
         handover = self._track.hand_over(ends)
         values = gtsam.Values()
         for keyframe_id in {*handover.keyframes, *filter(self._track.is_solved, begun)}:

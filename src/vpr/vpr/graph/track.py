@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vpr.graph.edges import Edge, EdgeKind
+from vpr.graph.edges import EdgeKind
 from vpr.graph.lie_group import LieGroup, Matrix
+from vpr.graph.measurements import Step
 from vpr.graph.odometry_runs import Runs
 from vpr.records import Pose
 
@@ -59,16 +60,17 @@ class Track:
     def __contains__(self, keyframe_id: int) -> bool:
         return keyframe_id in self._places
 
-    def append(self, keyframe_id: int, step: Edge | None) -> bool:
+    def append(self, keyframe_id: int, step: Step | None) -> bool:
         """Take in the next keyframe; whether it goes on the run of the last by its step."""
         goes_on = (
-            step is not None and step.kind is EdgeKind.ODOMETRY and step.from_id == self._ids[-1]
+            step is not None
+            and step.edge.kind is EdgeKind.ODOMETRY
+            and step.edge.from_id == self._ids[-1]
         )
         if step is not None and goes_on:
-            pose = self._runs.poses[-1].compose(self._group.element(step.measured))
+            pose = self._runs.poses[-1].compose(step.element)
             change = pose.AdjointMap()
-            covariance = self._group.tangent_covariance(step.covariance, step.measured)
-            self._runs.extend_run(pose, change @ covariance @ change.T)
+            self._runs.extend_run(pose, change @ step.covariance @ change.T)
         else:
             self._solved.append(len(self._ids))
             self._runs.begin_run()

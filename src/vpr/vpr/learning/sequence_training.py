@@ -74,6 +74,10 @@ def train_sequence(
 ) -> TrainedSequence:
     """Learn from pairs of traverses; the same arguments give the same weights.
 
+    The mean of all descriptors is taken off and stays off. A bias of its own would learn to be what
+    all of them share: hard negatives are then as near as the right place, whatever is seen, and
+    training ends where everything is alike.
+
     Args:
         source: the model that made the descriptors.
 
@@ -85,9 +89,12 @@ def train_sequence(
     for pair in pairs:
         pair.check(config.sequence_length, config.negative_distance)
     rng = np.random.default_rng(config.seed)
-    network = _started(pairs, config, source)
+    every = np.concatenate([part for pair in pairs for part in (pair.references, pair.queries)])
+    mean = every.mean(axis=0)
+    network = _started(every - mean, config, source)
+    network.training_record["trained_on"] = [f"{p.name}: {len(p.queries)} queries" for p in pairs]
     optimizer = torch.optim.Adam(
-        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        [network.convolution.weight], lr=config.learning_rate, weight_decay=config.weight_decay
     )
     losses = []
     with Progress(disable=not progress) as bar:
@@ -95,21 +102,20 @@ def train_sequence(
         for _ in range(config.epochs):
             spent = []
             for index in rng.permutation(len(pairs)):
-                loss = _stretch_loss(network, pairs[index], config, rng)
+                loss = _stretch_loss(network, mean, pairs[index], config, rng)
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 spent.append(float(loss.detach()))
             losses.append(float(np.mean(spent)))
             bar.update(task, advance=1, description=f"loss {losses[-1]:.4f}")
+    network.take_off(mean)
     return TrainedSequence(network.eval(), tuple(losses))
 
 
-def _started(pairs: Sequence[TraversePair], config: SequenceTrainingConfig, source: str) -> SeqNet:
-    """A network that begins as the PCA-whitening of the training descriptors."""
-    every = np.concatenate([part for pair in pairs for part in (pair.references, pair.queries)])
-    mean = every.mean(axis=0)
-    variances, directions = _principal(every[:: -(-len(every) // PRINCIPAL_ROWS)] - mean)
+def _started(centred: NDArray[np.float32], config: SequenceTrainingConfig, source: str) -> SeqNet:
+    """A network that begins as the PCA-whitening of descriptors (N, D) around their mean."""
+    variances, directions = _principal(centred[:: -(-len(centred) // PRINCIPAL_ROWS)])
     kept = min(config.outputs, int((variances > SMALLEST_VARIANCE * variances[0]).sum()))
     scales = variances[:kept] ** (-0.5 * config.whitening)
     record = {
@@ -117,12 +123,11 @@ def _started(pairs: Sequence[TraversePair], config: SequenceTrainingConfig, sour
         "mining": config.mining,
         "form": config.form,
         "sequence_length": config.sequence_length,
-        "trained_on": [f"{pair.name}: {len(pair.queries)} queries" for pair in pairs],
     }
-    network = SeqNet(every.shape[1], kept, config.window, source, record)
+    network = SeqNet(centred.shape[1], kept, config.window, source, record)
     projection = directions[:kept].T * scales
     projection *= np.sqrt(kept) / np.linalg.norm(projection)
-    network.start_as_projection(projection.astype(np.float32), mean)
+    network.start_as_projection(projection.astype(np.float32))
     return network.train()
 
 
@@ -142,13 +147,17 @@ def _principal(centred: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArr
 
 
 def _stretch_loss(
-    network: SeqNet, pair: TraversePair, config: SequenceTrainingConfig, rng: np.random.Generator
+    network: SeqNet,
+    mean: NDArray[np.float32],
+    pair: TraversePair,
+    config: SequenceTrainingConfig,
+    rng: np.random.Generator,
 ) -> Tensor:
     """Loss over one stretch of the query traverse against all references."""
     first = int(rng.integers(0, max(1, len(pair.queries) - config.stretch + 1)))
     chosen = slice(first, first + config.stretch)
-    queries = _encoded(network, pair.queries[chosen], config.noise, rng)
-    references = _encoded(network, pair.references, config.noise, rng)
+    queries = _encoded(network, mean, pair.queries[chosen], config.noise, rng)
+    references = _encoded(network, mean, pair.references, config.noise, rng)
     single = descriptor_distances(queries, references)
     sequence = centred_sequence_distances(single, config.sequence_length)
     by = {"single": single, "seqmatch": sequence}
@@ -157,15 +166,19 @@ def _stretch_loss(
 
 
 def _encoded(
-    network: SeqNet, descriptors: NDArray[np.float32], noise: float, rng: np.random.Generator
+    network: SeqNet,
+    mean: NDArray[np.float32],
+    descriptors: NDArray[np.float32],
+    noise: float,
+    rng: np.random.Generator,
 ) -> Tensor:
-    """(N, D') of a traverse, its descriptors disturbed a little so that they aren't learned by
-    heart."""
+    """(N, D') of a traverse less a mean, its descriptors disturbed a little so that they aren't
+    learned by heart."""
     if noise > 0.0:
         scale = noise / np.sqrt(descriptors.shape[1])
         disturbed = rng.standard_normal(descriptors.shape, dtype=np.float32) * np.float32(scale)
         descriptors = normalised(descriptors + disturbed)
-    padded = standing_still_before(descriptors, network.window)
+    padded = standing_still_before(descriptors - mean, network.window)
     encoded: Tensor = network(torch.from_numpy(padded)[None])[0]
     return encoded
 

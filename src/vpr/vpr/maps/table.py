@@ -196,6 +196,7 @@ class Column:
     ) -> None:
         self._path, self._ends, self._crcs = path, ends.astype(np.int64), crcs
         self._checked = np.zeros(len(ends), bool)
+        self._all_checked = False
         self._taken = 0  # rows since the last release
         rows = int(self._ends[-1]) if len(ends) else 0
         shape = (rows, *kind.shape)
@@ -262,7 +263,7 @@ class Column:
             self._mapping.madvise(mmap.MADV_DONTNEED)
 
     def _check(self, start: int, stop: int) -> None:
-        if start == stop:
+        if self._all_checked or start == stop:
             return
         first = int(np.searchsorted(self._ends, start, "right"))
         last = int(np.searchsorted(self._ends, stop, "left"))
@@ -275,6 +276,7 @@ class Column:
                     "their checksum is not that of the journal"
                 )
             self._checked[piece] = True
+        self._all_checked = bool(self._checked.all())
 
 
 class Table:

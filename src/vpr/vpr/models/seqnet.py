@@ -86,19 +86,18 @@ class SeqNet(nn.Module):
             )
 
     @torch.no_grad()
-    def start_as_projection(
-        self, directions: NDArray[np.float32], mean: NDArray[np.float32]
-    ) -> None:
-        """Begin as ``(mean over the window - mean) @ directions``.
-
-        Args:
-            directions: (D, D').
-            mean: (D,) what is taken off the descriptors.
-        """
+    def start_as_projection(self, directions: NDArray[np.float32]) -> None:
+        """Begin as ``mean over the window @ directions``, (D, D')."""
         each = torch.from_numpy(np.ascontiguousarray(directions.T, np.float32)) / self.window
         self.convolution.weight.copy_(each[:, :, None].expand(-1, -1, self.window))
+        self.take_off(np.zeros(len(directions), np.float32))
+
+    @torch.no_grad()
+    def take_off(self, mean: NDArray[np.float32]) -> None:
+        """Transform what descriptors are more than a mean (D,): the bias is as that wants it."""
         assert self.convolution.bias is not None
-        self.convolution.bias.copy_(-torch.from_numpy(mean.astype(np.float32) @ directions))
+        of_mean = self.convolution.weight.sum(dim=2) @ torch.from_numpy(mean.astype(np.float32))
+        self.convolution.bias.copy_(-of_mean)
 
 
 def save_seqnet(network: SeqNet, path: Path) -> None:

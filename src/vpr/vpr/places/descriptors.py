@@ -89,8 +89,11 @@ class DescriptorRows:
         """
         result = np.empty(len(self), np.float32)
         wanted = np.ascontiguousarray(descriptor, np.float32)
-        for first, rows in self.pieces():
-            _compare(np.asarray(rows).view(np.uint16), wanted, result[first : first + len(rows)])
+        stored = self._stored_rows
+        if self.stored is not None:
+            _compare(self.stored.all().view(np.uint16), wanted, result[:stored])
+        if len(self._new):
+            _compare(self.new.view(np.uint16), wanted, result[stored:])
         return result
 
     def at(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -99,12 +102,25 @@ class DescriptorRows:
         Raises:
             MapError: the map is damaged.
         """
+        return single_precision(self._halves_at(rows))
+
+    def similarities_at(
+        self, rows: NDArray[np.int64], descriptor: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """As ``similarities``, (M,) of some rows in any order.
+
+        Raises:
+            MapError: the map is damaged.
+        """
+        return dot_products(self._halves_at(rows), descriptor)
+
+    def _halves_at(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:
         old = rows < self._stored_rows
         result = np.empty((len(rows), self.dimension), np.float16)
         if self.stored is not None and old.any():
             result[old] = self.stored.take(rows[old])
         result[~old] = self._new.rows[rows[~old] - self._stored_rows]
-        return single_precision(result)
+        return result
 
     def release(self) -> None:
         """Keep nothing of the map in memory; what is needed of it is read again."""
@@ -116,7 +132,7 @@ class DescriptorRows:
         return 0 if self.stored is None else len(self.stored)
 
 
-def load_kernel() -> None:
+def load_kernels() -> None:
     """Compile the products now, or load them from numba's cache, rather than at the first frame."""
     for writable in (True, False):  # of a drive, of a map
         rows = np.zeros((1, 1), np.float16)

@@ -40,6 +40,12 @@ class Places(Protocol):
         """(N,) cosine similarity to a descriptor (D,)."""
         ...
 
+    def similarities_at(
+        self, rows: NDArray[np.int64], descriptor: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """The same of some places alone, (M,)."""
+        ...
+
     def descriptors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """(M, D) of some places."""
         ...
@@ -81,6 +87,13 @@ class EncodedPlaces:
         """(N,) of every place to what the encoder made of a view."""
         source = self._places if self._own is None else self._own
         return source.similarities(encoded)
+
+    def similarities_at(
+        self, rows: NDArray[np.int64], encoded: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """The same of some places alone, (M,)."""
+        source = self._places if self._own is None else self._own
+        return source.similarities_at(rows, encoded)
 
     def descriptors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """(M, D) of some places."""

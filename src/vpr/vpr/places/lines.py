@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from numba import njit
@@ -23,8 +24,9 @@ RESOLUTION = 2.0**-10  # of a row's values; int16 holds -32 .. 32, beyond which 
 LARGEST = np.iinfo(np.int16).max
 SMALLEST_RING = 256  # slots
 ROOM_SHARE = 8  # one slot more for so many, for places to come
-PHASES = 10  # kept for each slope that is not whole
+PHASES = 10  # at most, kept for each slope that is not whole
 ROUNDING = 1e-6  # a line that just reaches a step aside may be rounded over it
+SAME_SLOPE = 1e-9  # what is nearer to a fraction is that fraction
 
 Positions = NDArray[np.int64]
 Values = NDArray[np.int16]
@@ -266,7 +268,7 @@ class LineMatcher:
     def __init__(self, length: int, slopes: Reals) -> None:
         self._length = length
         slopes = _distinct(slopes, length)
-        self._sums = LineSums(slopes, [_phases_of(float(slope)) for slope in slopes])
+        self._sums = LineSums(slopes, [phases_of(float(slope)) for slope in slopes])
         self._span = int(np.ceil(np.abs(slopes).max() * length)) + 2
         self._rows: deque[LineRow] = deque()
         self._frame = 0
@@ -346,6 +348,12 @@ def _distinct(slopes: Reals, length: int) -> Reals:
     return np.asarray(np.unique(np.where(aside < 0.5 - ROUNDING, whole, slopes)))
 
 
-def _phases_of(slope: float) -> Reals:
-    """A whole slope's lines are the same whatever the phase."""
-    return np.array([0.5]) if slope.is_integer() else np.arange(PHASES) / PHASES
+def phases_of(slope: float) -> Reals:
+    """So many that one of them is always half a step from stepping aside, or nearly.
+
+    A slope p / q needs q: its lines come back to the same phase after q frames.
+    """
+    count = Fraction(slope).limit_denominator(PHASES).denominator
+    if abs(slope * count - round(slope * count)) > SAME_SLOPE:
+        count = PHASES
+    return (0.5 + ROUNDING + np.arange(count) / count) % 1.0

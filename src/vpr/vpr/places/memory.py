@@ -51,7 +51,7 @@ class PlaceMemory:
         self._others: dict[str, GrowableArray[Any]] = {
             name: GrowableArray(*COLUMNS[name]) for name in COLUMNS if name not in INDEX
         }
-        self._session_starts: list[int] = []
+        self._session_starts: GrowableArray[np.int64] = GrowableArray((), np.int64)
         self._frame_ids: dict[str, int] = {}
         self._forgotten: set[int] = set()
 
@@ -61,7 +61,7 @@ class PlaceMemory:
     @property
     def session_starts(self) -> NDArray[np.int64]:
         """Index of the first row of each session, ascending."""
-        return np.asarray(self._session_starts, np.int64)
+        return self._session_starts.rows
 
     @property
     def forgotten(self) -> list[slice]:
@@ -81,6 +81,16 @@ class PlaceMemory:
             MapError: the map that the places are read from is damaged.
         """
         return self._descriptors.similarities(descriptor)
+
+    def similarities_at(
+        self, rows: NDArray[np.int64], descriptor: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """The same of some places alone, (M,).
+
+        Raises:
+            MapError: the map that the places are read from is damaged.
+        """
+        return self._descriptors.similarities_at(rows, descriptor)
 
     def append(self, keyframe: Keyframe) -> None:
         """Remember one more keyframe."""
@@ -149,7 +159,7 @@ class PlaceMemory:
         for piece in self._pieces(0):
             for name, column in columns.items():
                 column.extend(piece[name])
-        memory._session_starts = list(self._session_starts)
+        memory._session_starts.extend(self.session_starts)
         memory._frame_ids = dict(self._frame_ids)
         memory._forgotten = set(self._forgotten)
         return memory
@@ -176,7 +186,7 @@ class PlaceMemory:
         Raises:
             StateError: there is no such session.
         """
-        known = self.column("sessions")[self._session_starts].tolist()
+        known = self.column("sessions")[self.session_starts].tolist()
         if session not in known:
             there = ", ".join(map(str, known)) or "none"
             raise StateError(f"no places of session {session} are remembered (only of {there})")
@@ -224,7 +234,7 @@ class PlaceMemory:
         if (np.diff(ids) <= 0).any() or (np.diff(sessions) < 0).any():
             raise StateError("saved ids or sessions are out of order")
         changes = np.flatnonzero(np.diff(sessions, prepend=sessions[:1] - 1))
-        memory._session_starts = [int(start) for start in changes]
+        memory._session_starts.extend(changes)
         return memory
 
     @property
@@ -296,6 +306,12 @@ class ChosenPlaces:
     def similarities(self, descriptor: NDArray[np.float32]) -> NDArray[np.float32]:
         """As of ``PlaceMemory``, (M,)."""
         return self._memory.similarities(descriptor)[self._rows]
+
+    def similarities_at(
+        self, rows: NDArray[np.int64], descriptor: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """As of ``PlaceMemory``."""
+        return self._memory.similarities_at(self._rows[rows], descriptor)
 
     def descriptors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """As of ``PlaceMemory``."""

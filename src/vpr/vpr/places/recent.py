@@ -21,8 +21,8 @@ def older_places(
         sessions, stamps_ns: (N,) of all places in the order they were seen; sessions ascend, and
             the query's is the newest.
     """
-    own = int(np.searchsorted(sessions, query.session))
+    own = int(sessions.searchsorted(query.session))
     newest_ns = query.stamp_ns - int(config.exclude_recent_time * 1e9)
-    old_enough = int(np.searchsorted(stamps_ns[own:], newest_ns, "right"))
+    old_enough = int(stamps_ns[own:].searchsorted(newest_ns, "right"))
     far_enough = len(sessions) - own - config.exclude_recent_keyframes
     return own + max(0, min(old_enough, far_enough))

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from vpr.config import SequenceMatchingConfig
 from vpr.geometry import relative, translation_norm
 from vpr.maps.folder import Part, PartDigest, PartWriter
-from vpr.places.descriptors import load_kernel
+from vpr.places import descriptors, lines, maxima, sequence
 from vpr.places.keyframes import KeyframeSelector
-from vpr.places.lines import load_kernels
+from vpr.places.maxima import distinct_maxima
 from vpr.places.memory import ChosenPlaces, PlaceMemory, StateError
 from vpr.places.methods import make_method
 from vpr.places.probability import StandoutProbability
@@ -61,8 +61,8 @@ class PlaceRecognizer:
     """Remembers keyframes and says which earlier places each new one looks like."""
 
     def __init__(self, config: SequenceMatchingConfig) -> None:
-        load_kernel()
-        load_kernels()
+        for module in (descriptors, lines, maxima, sequence):
+            module.load_kernels()
         self._config = config
         self._selector = KeyframeSelector(config)
         self._method = make_method(config)
@@ -453,25 +453,3 @@ def _described_by(trained: DescriptorModel, memory: PlaceMemory) -> PlaceMemory:
     return memory.described_by(
         trained.name, lambda descriptors: trained.forward_from(memory.model, descriptors)
     )
-
-
-def distinct_maxima(
-    scores: NDArray[np.float32], count: int, separation: int, steps: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Indices of the highest scores, best first, of places at least ``separation`` apart.
-
-    Args:
-        steps: (N,) ascending; where the place of each score is.
-    """
-    remaining = scores.copy()
-    found: list[int] = []
-    while len(found) < min(count, len(scores)):
-        best = int(remaining.argmax())
-        if remaining[best] == -np.inf:
-            break
-        found.append(best)
-        step = steps[best]
-        first = steps.searchsorted(step - separation + 1)
-        last = steps.searchsorted(step + separation)
-        remaining[first:last] = -np.inf
-    return np.asarray(found, np.int64)

@@ -108,7 +108,7 @@ class PlaceSearch:
         if self._shortlisting is not None:
             self._shortlisting.append(self._encoded_for_shortlist)
         newest = len(self.places) - 1
-        self._grid.append(self._advance, new_session=newest in self.places.session_starts[-1:])
+        self._grid.append(self._advance, new_session=newest == self.places.session_starts[-1])
 
     def _match_all(self, descriptor: NDArray[np.float32], searched: int) -> ScoredPlaces:
         similarities = self._encoded_places.similarities(self._encoded)
@@ -158,8 +158,8 @@ class PlaceSearch:
         compared = first < len(near)
         similarities = np.empty(len(places), np.float32)
         similarities[compared] = near_similarities[first[compared]]
-        others = self._encoded_places.descriptors(places[~compared])
-        similarities[~compared] = others @ self._encoded
+        others = places[~compared]
+        similarities[~compared] = self._encoded_places.similarities_at(others, self._encoded)
         mean, deviation = shortlist.average(self._encoded)
         values = (similarities - np.float32(mean)) / np.float32(max(deviation, 1e-6))
         scores = self._scores_of(places, values)
@@ -171,7 +171,8 @@ class PlaceSearch:
     def _scores_of(self, places: Indices, values: Row) -> Row:
         """Push the values of ascending places, zero for all others, and score those places."""
         cells = self._grid.cells_of(places)
-        begins = np.diff(cells, prepend=-1) > 0
+        begins = np.ones(len(cells), bool)
+        np.not_equal(cells[1:], cells[:-1], out=begins[1:])
         cell, of_cell = cells[begins], np.cumsum(begins) - 1
         highest = np.maximum.reduceat(values, np.flatnonzero(begins)) if len(values) else values
         starts = self._grid.session_starts
@@ -181,9 +182,9 @@ class PlaceSearch:
         return np.where(values >= highest[of_cell], scores, np.float32(-np.inf))
 
     def _carried_on(self, searched: int) -> Indices:
-        """Places next to the last frame's best ones, on from them."""
+        """Places next to the last frame's best ones, on from them; some of them twice."""
         steps = np.array(CARRIED_STEPS) * max(1, self._advance)
         if self._config.search_reverse:
             steps = np.union1d(steps, -steps)
-        moved = np.unique(self._carried[:, None] + steps[None])
+        moved = (self._carried[:, None] + steps[None]).ravel()
         return moved[(moved >= 0) & (moved < searched)]

@@ -54,10 +54,16 @@ def normalised_row(similarities: Row, searched: int, prior_places: float) -> Row
     Returns:
         (N,) float32; all zero, which says nothing, when nothing is searched.
     """
-    result = np.zeros_like(similarities)
-    if searched:
-        _standardised(similarities, searched, prior_places, result)
+    if not searched:
+        return np.zeros_like(similarities)
+    result = np.empty_like(similarities)
+    _standardised(similarities, searched, prior_places, result)
     return result
+
+
+def load_kernels() -> None:
+    """Compile now, or load from numba's cache, rather than at the first frame."""
+    normalised_row(np.zeros(1, np.float32), 1, 0.0)
 
 
 def contrast_enhanced(row: Row, window: int) -> Row:
@@ -140,7 +146,7 @@ class SequenceMatcher:
         best = self._lines.best(count + (len(session_starts) - 1) * gap)
         if len(session_starts) == 1:
             return best
-        bounds = [*session_starts, count]
+        bounds = [*session_starts.tolist(), count]
         parts = [
             best[first + index * gap : last + index * gap]
             for index, (first, last) in enumerate(pairwise(bounds))
@@ -154,7 +160,7 @@ class SequenceMatcher:
     def _positions(
         self, places: NDArray[np.int64], session_starts: NDArray[np.int64]
     ) -> NDArray[np.int64]:
-        sessions = np.searchsorted(session_starts, places, "right") - 1
+        sessions = session_starts.searchsorted(places, "right") - 1
         return np.asarray(places + sessions * self._lines.span, np.int64)
 
     def _laid_out(self, values: Values, session_starts: NDArray[np.int64]) -> Values:
@@ -163,6 +169,6 @@ class SequenceMatcher:
             return values
         gap = self._lines.span
         result = np.zeros(len(values) + (len(session_starts) - 1) * gap, np.int16)
-        for index, (first, last) in enumerate(pairwise([*session_starts, len(values)])):
+        for index, (first, last) in enumerate(pairwise([*session_starts.tolist(), len(values)])):
             result[first + index * gap : last + index * gap] = values[first:last]
         return result

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from vpr.config import RelocalizationConfig
 from vpr.maps.folder import Part, PartDigest, PartWriter
 from vpr.places.growable import GrowableArray
+from vpr.places.maxima import distinct_maxima
 from vpr.places.probability import StandoutProbability
 from vpr.places.recent import older_places
-from vpr.places.recognizer import distinct_maxima
 from vpr.places.sequence import normalised_row
 from vpr.records import Image, Keyframe, MatchSource, PlaceMatch, PlaceMatches
 from vpr.relocalization.model import S3eModel

@@ -25,6 +25,7 @@ from vpr.learning.checkpoint import Progress, load_checkpoint, save_checkpoint
 from vpr.learning.errors import TrainingError
 from vpr.relocalization.encoders import EncoderInput
 from vpr.relocalization.graph_network import chain, chains
+from vpr.relocalization.known_overlap import passed_on
 from vpr.relocalization.loss import graph_query_loss, shrinkage
 from vpr.relocalization.model import S3eModel
 from vpr.relocalization.query import distribution, inverse_cross_entropy
@@ -74,6 +75,21 @@ def predicted_similarities(
         laps: (N,) which run each view belongs to.
     """
     return np.asarray(model.scale(_cosines(model, given, laps)), np.float32)
+
+
+def predicted_rows(
+    model: S3eModel,
+    given: EncoderInput,
+    laps: NDArray[np.int64],
+    overlaps: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """(Q, R) IoU expected of later laps' views with those of the first, the map.
+
+    Args:
+        overlaps: (R, R) IoU between the map's own views, which its poses and depth tell.
+    """
+    first = laps == laps.min()
+    return passed_on(_cosines(model, given, laps)[np.ix_(~first, first)], overlaps)
 
 
 def fit_scale(model: S3eModel, validation: Sequence[Views]) -> None:

@@ -21,8 +21,28 @@ from vpr.simulation.world import build_world
 
 DAY_NOISE = 1.0  # grey levels
 NIGHT_NOISE = 6.0  # of a sensor at its highest gain; a night's mean is about 20
+SHORT_EXPOSURE = 0.2  # of the usual one: signal over noise is as much less
 
 Images = NDArray[np.uint8]  # (N, H, W, 3), BGR
+
+
+@dataclass(frozen=True)
+class NightCamera:
+    """How a camera sees by night.
+
+    Attributes:
+        noise: standard deviation, grey levels; the more, the harder the night.
+        cut_short: share of images whose exposure headlights cut to ``SHORT_EXPOSURE``, amplified
+            to the brightness of the others with all their noise.
+    """
+
+    noise: float = NIGHT_NOISE
+    cut_short: float = 0.0
+
+    def noises(self, images: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Standard deviation of each image's noise."""
+        cut = rng.random(images) < self.cut_short
+        return np.where(cut, self.noise / SHORT_EXPOSURE, self.noise)
 
 
 class TownError(ValueError):
@@ -43,16 +63,16 @@ class DayAndNight:
         between = self.night_positions[:, None] - self.day_positions[None]
         return np.asarray(np.linalg.norm(between, axis=2).argmin(axis=1), np.int64)
 
-    def sensed(self, night_noise: float, seed: int, drawing: int = 0) -> DayAndNight:
+    def sensed(self, camera: NightCamera, seed: int, drawing: int = 0) -> DayAndNight:
         """The same laps as a noisy sensor sees them.
 
         Args:
-            night_noise: standard deviation, grey levels; the more, the harder the night.
             seed, drawing: of the noise; the same ones give the same.
         """
         rng = np.random.default_rng([seed, drawing])
-        noise = ((self.day, DAY_NOISE), (self.night, night_noise))
-        day, dark = (_with_noise(images, amount, rng) for images, amount in noise)
+        exposures = np.random.default_rng([seed, drawing, 1])
+        day = _with_noise(self.day, np.full(len(self.day), DAY_NOISE), rng)
+        dark = _with_noise(self.night, camera.noises(len(self.night), exposures), rng)
         return replace(self, day=day, night=dark)
 
     def save(self, path: Path) -> None:
@@ -95,9 +115,9 @@ def drive_day_and_night(seed: int, config: SimulationConfig | None = None) -> Da
     return DayAndNight(day, dark, np.array(positions[0]), np.array(positions[1]))
 
 
-def _with_noise(images: Images, noise: float, rng: np.random.Generator) -> Images:
+def _with_noise(images: Images, noises: NDArray[np.float64], rng: np.random.Generator) -> Images:
     seen = np.empty_like(images)
-    for image, sensed in zip(images, seen, strict=True):
+    for image, noise, sensed in zip(images, noises, seen, strict=True):
         added = rng.standard_normal(image.shape, dtype=np.float32) * np.float32(noise)
         sensed[:] = np.rint(np.clip(image + added, 0.0, 255.0))
     return seen

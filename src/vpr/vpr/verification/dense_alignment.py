@@ -1,0 +1,304 @@
+"""Two views with depth laid over each other: the pose that fits all they show, and how well.
+
+A few dozen matched corners are satisfied by a wallpaper that repeats; all that two views show is
+not. Depth is compared point to plane (Chen & Medioni 1992) and brightness pixel to pixel, in one
+least-squares problem with projective association (Newcombe et al., ISMAR 2011).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from vpr.geometry import inverse
+from vpr.images.decoding import grey_of
+from vpr.records import CameraModel, Covariance, Image, Pose
+
+GRID_WIDTH = 80  # cells across that a view is reduced to
+SMOOTHING, CONTRAST_WIDTH, CONTRAST_FLOOR = (
+    0.6,
+    3.0,
+    6.0,
+)  # cells, cells and grey levels of local contrast
+EDGE = (
+    0.06,
+    0.06,
+)  # bend of inverse depth d from cell to cell above which it is an edge: a d + b d^2
+ITERATIONS = 24
+CONVERGED = 1e-4  # m and rad
+LONGEST_MOVE = 0.3  # m and rad an iteration
+GATES = (0.6, 0.15)  # m between a point and the surface it is laid on, at the begin and the end
+NARROWING = 0.8  # of the gate, an iteration
+DEPTH_SIGMA, DEPTH_NOISE = 0.04, 0.003  # m, and 1/m times the square of the depth
+GREY_SIGMA = 0.7  # of local contrast
+HUBER = 1.5  # sigmas
+CORRELATED = 40.0  # cells whose errors go together: what one datum counts is this much less
+ALIKE = 0.12  # m, plus three sigmas, that depths of one surface may differ by
+NEAREST = 0.1  # m; points nearer to the other camera are behind it
+KNOWN_SHARE = 0.7  # of a cell's pixels that must have a depth
+GLANCE = 7  # every so many cells are enough to guess an overlap
+
+Grid = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class DepthView:
+    """A view as a grid of H x W cells.
+
+    Attributes:
+        points: (H, W, 3) m in the camera's optical frame, NaN where there is no depth.
+        normals: (H, W, 3) of unit length towards the camera, NaN at edges.
+        grey: (H, W) local contrast.
+        slopes: (2, H, W) of ``grey`` a cell, across and down.
+        lens: fx, fy, cx, cy in cells.
+    """
+
+    points: Grid
+    normals: Grid
+    grey: Grid
+    slopes: Grid
+    lens: Grid
+
+    @classmethod
+    def of(cls, image: Image, depth: NDArray[np.float32], camera: CameraModel) -> DepthView:
+        """Reduce an image with registered depth (H, W) in m, NaN or 0 where unknown."""
+        height, width = depth.shape
+        size = GRID_WIDTH, max(1, round(height * GRID_WIDTH / width))
+        lens, near = _lens(camera, size), _inverse_depth(depth, size)
+        columns, rows = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
+        rays = [(columns - lens[2]) / lens[0], (rows - lens[3]) / lens[1], np.ones(near.shape)]
+        points = np.stack(rays, axis=2) / near[:, :, None]
+        shown = cv2.resize(grey_of(image), size, interpolation=cv2.INTER_AREA)
+        grey = _local_contrast(shown.astype(np.float64))
+        slopes = np.stack([np.gradient(grey, axis=1), np.gradient(grey, axis=0)])
+        return cls(points, _normals(points, near), grey, slopes, lens)
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How two views lie over each other.
+
+    Attributes:
+        pose: reference_T_query between the cameras.
+        covariance: of translation (m) and fixed-axis rotation (rad) in the reference's axes.
+        overlap: share of the cells of both views that show the same surface.
+        agreement: of the cells that should show the same surface, how many do.
+        correlation: of the local contrast of those.
+        cells: how many those are.
+    """
+
+    pose: Pose
+    covariance: Covariance
+    overlap: float
+    agreement: float
+    correlation: float
+    cells: int
+
+
+def align(query: DepthView, reference: DepthView, start: Pose) -> Alignment:
+    """The pose near ``start`` (reference_T_query) that lays the query over the reference best."""
+    pose, hessian = start.copy(), np.eye(6)
+    points, grey = query.points.reshape(-1, 3), query.grey.reshape(-1)
+    for step in range(ITERATIONS):
+        gate = max(GATES[0] * NARROWING**step, GATES[1])
+        hessian, gradient = _normal_equations(
+            points, grey, reference.points, reference.normals, reference.grey, reference.slopes,
+            reference.lens, pose, gate,
+        )  # fmt: skip
+        hessian += 1e-6 * np.eye(6)  # nothing in common: stay
+        move = -np.linalg.solve(hessian, gradient)
+        length = float(np.abs(move).max())
+        move *= min(1.0, LONGEST_MOVE / max(length, 1e-9))
+        pose[:3, 3] += move[:3]
+        pose[:3, :3] = Rotation.from_rotvec(move[3:]).as_matrix() @ pose[:3, :3]
+        if length < CONVERGED and gate == GATES[1]:
+            break
+    covariance = CORRELATED * np.linalg.inv(hessian)
+    return Alignment(pose, covariance, *_agreement(query, reference, pose))
+
+
+def expected_overlap(query: DepthView, reference: DepthView, reference_T_query: Pose) -> float:
+    """Share of the query's cells that the reference shows too, if the pose is right; a guess."""
+    points = query.points.reshape(-1, 3)[::GLANCE]
+    sums = _compared(points, query.grey.reshape(-1)[::GLANCE], reference.points, reference.grey,
+                     reference.lens, reference_T_query)  # fmt: skip
+    return float(sums[0] / len(points))
+
+
+def _agreement(
+    one: DepthView, other: DepthView, other_T_one: Pose
+) -> tuple[float, float, float, int]:
+    """Overlap, agreement, correlation and cells, both ways."""
+    there = _compared(one.points.reshape(-1, 3), one.grey.reshape(-1), other.points, other.grey,
+                      other.lens, other_T_one)  # fmt: skip
+    back = _compared(other.points.reshape(-1, 3), other.grey.reshape(-1), one.points, one.grey,
+                     one.lens, inverse(other_T_one))  # fmt: skip
+    alike, contradicting, own, shown, own_square, shown_square, product = there + back
+    if alike < 2.0:
+        return 0.0, 0.0, 0.0, 0
+    variances = (own_square / alike - (own / alike) ** 2) * (
+        shown_square / alike - (shown / alike) ** 2
+    )
+    shared = product / alike - own * shown / alike**2
+    correlation = shared / np.sqrt(max(variances, 1e-12))
+    overlap = alike / (one.grey.size + other.grey.size)
+    return float(overlap), float(alike / (alike + contradicting)), float(correlation), int(alike)
+
+
+def _lens(camera: CameraModel, size: tuple[int, int]) -> Grid:
+    """fx, fy, cx, cy in cells."""
+    across, down = size[0] / camera.width, size[1] / camera.height
+    matrix = camera.matrix
+    centre = (matrix[0, 2] + 0.5) * across - 0.5, (matrix[1, 2] + 0.5) * down - 0.5
+    return np.array([matrix[0, 0] * across, matrix[1, 1] * down, *centre], np.float64)
+
+
+def _inverse_depth(depth: NDArray[np.float32], size: tuple[int, int]) -> Grid:
+    """(H, W) means over the pixels of each cell, which are right on planes; NaN where unknown."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        known = np.isfinite(depth) & (depth > 0.0)
+        inverse_depth = np.where(known, 1.0 / depth, 0.0).astype(np.float32)
+        share = cv2.resize(known.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+        mean = cv2.resize(inverse_depth, size, interpolation=cv2.INTER_AREA) / share
+    return np.where(share > KNOWN_SHARE, mean, np.nan).astype(np.float64)
+
+
+def _local_contrast(grey: Grid) -> Grid:
+    smooth = cv2.GaussianBlur(grey, (0, 0), SMOOTHING)
+    aside = smooth - cv2.GaussianBlur(grey, (0, 0), CONTRAST_WIDTH)
+    spread = np.sqrt(cv2.GaussianBlur(aside**2, (0, 0), CONTRAST_WIDTH))
+    return np.asarray(aside / (spread + CONTRAST_FLOOR))
+
+
+def _normals(points: Grid, near: Grid) -> Grid:
+    """Cross products of the differences to the cells around, NaN where the surface bends."""
+    result = np.full(points.shape, np.nan)
+    across = points[1:-1, 2:] - points[1:-1, :-2]
+    down = points[2:, 1:-1] - points[:-2, 1:-1]
+    normal = np.cross(down, across)
+    middle = near[1:-1, 1:-1]
+    bend = np.maximum(
+        np.abs(near[1:-1, 2:] + near[1:-1, :-2] - 2.0 * middle),
+        np.abs(near[2:, 1:-1] + near[:-2, 1:-1] - 2.0 * middle),
+    )
+    length = np.linalg.norm(normal, axis=2)
+    with np.errstate(invalid="ignore"):
+        smooth = (bend < EDGE[0] * middle + EDGE[1] * middle**2) & (length > 0.0)
+    result[1:-1, 1:-1][smooth] = normal[smooth] / length[smooth][:, None]
+    return result
+
+
+@njit(cache=True, nogil=True)
+def _normal_equations(
+    points: Grid, grey: Grid, known: Grid, normals: Grid, seen: Grid, slopes: Grid, lens: Grid,
+    pose: Grid, gate: float,
+) -> tuple[Grid, Grid]:  # fmt: skip
+    """Hessian (6, 6) and gradient (6,) over translation and rotation in the reference's axes."""
+    height, width = seen.shape
+    hessian, gradient = np.zeros((6, 6)), np.zeros(6)
+    row = np.zeros(6)
+    for i in range(points.shape[0]):
+        px, py, pz = points[i]
+        if not np.isfinite(pz):
+            continue
+        x = pose[0, 0] * px + pose[0, 1] * py + pose[0, 2] * pz
+        y = pose[1, 0] * px + pose[1, 1] * py + pose[1, 2] * pz
+        z = pose[2, 0] * px + pose[2, 1] * py + pose[2, 2] * pz
+        qx, qy, qz = x + pose[0, 3], y + pose[1, 3], z + pose[2, 3]
+        if qz < NEAREST:
+            continue
+        u, v = lens[0] * qx / qz + lens[2], lens[1] * qy / qz + lens[3]
+        if not (0.0 <= u < width - 1 and 0.0 <= v < height - 1):
+            continue
+        c, r = int(u + 0.5), int(v + 0.5)
+        if not np.isfinite(normals[r, c, 0]):
+            continue
+        nx, ny, nz = normals[r, c]
+        error = nx * (qx - known[r, c, 0]) + ny * (qy - known[r, c, 1]) + nz * (qz - known[r, c, 2])
+        if abs(error) > gate or abs(qz - known[r, c, 2]) > 3.0 * gate:
+            continue
+        sigma = DEPTH_SIGMA + DEPTH_NOISE * qz * qz
+        row[0], row[1], row[2] = nx, ny, nz
+        row[3], row[4], row[5] = y * nz - z * ny, z * nx - x * nz, x * ny - y * nx
+        _add(hessian, gradient, row, error, sigma)
+        shown = _between(seen, u, v)
+        gx, gy = slopes[0, r, c] * lens[0] / qz, slopes[1, r, c] * lens[1] / qz
+        gz = -(gx * qx + gy * qy) / qz
+        row[0], row[1], row[2] = gx, gy, gz
+        row[3], row[4], row[5] = y * gz - z * gy, z * gx - x * gz, x * gy - y * gx
+        _add(hessian, gradient, row, shown - grey[i], GREY_SIGMA)
+    return hessian, gradient
+
+
+@njit(cache=True, nogil=True)
+def _between(values: Grid, u: float, v: float) -> float:
+    """Bilinear in (H, W) values; u, v inside the last row and column."""
+    left, top = int(u), int(v)
+    a, b = u - left, v - top
+    above = (1.0 - a) * values[top, left] + a * values[top, left + 1]
+    below = (1.0 - a) * values[top + 1, left] + a * values[top + 1, left + 1]
+    return float((1.0 - b) * above + b * below)
+
+
+@njit(cache=True, nogil=True)
+def _range_around(points: Grid, row: int, column: int) -> tuple[float, float]:
+    """Least and greatest depth of a cell with depth and those beside it."""
+    nearest = furthest = points[row, column, 2]
+    for r in range(max(row - 1, 0), min(row + 2, points.shape[0])):
+        for c in range(max(column - 1, 0), min(column + 2, points.shape[1])):
+            depth = points[r, c, 2]
+            if np.isfinite(depth):
+                nearest, furthest = min(nearest, depth), max(furthest, depth)
+    return nearest, furthest
+
+
+@njit(cache=True, nogil=True)
+def _add(hessian: Grid, gradient: Grid, row: Grid, error: float, sigma: float) -> None:
+    size = abs(error) / sigma
+    weight = 1.0 / (sigma * sigma)
+    if size > HUBER:
+        weight *= HUBER / size
+    for j in range(6):
+        gradient[j] += weight * row[j] * error
+        for k in range(6):
+            hessian[j, k] += weight * row[j] * row[k]
+
+
+@njit(cache=True, nogil=True)
+def _compared(points: Grid, grey: Grid, known: Grid, seen: Grid, lens: Grid, pose: Grid) -> Grid:
+    """How many cells agree and how many contradict, and sums over the grey of those that agree."""
+    height, width = seen.shape
+    total = np.zeros(7)
+    for i in range(points.shape[0]):
+        px, py, pz = points[i]
+        if not np.isfinite(pz):
+            continue
+        qx = pose[0, 0] * px + pose[0, 1] * py + pose[0, 2] * pz + pose[0, 3]
+        qy = pose[1, 0] * px + pose[1, 1] * py + pose[1, 2] * pz + pose[1, 3]
+        qz = pose[2, 0] * px + pose[2, 1] * py + pose[2, 2] * pz + pose[2, 3]
+        if qz < NEAREST:
+            continue
+        u, v = lens[0] * qx / qz + lens[2], lens[1] * qy / qz + lens[3]
+        if not (0.0 <= u < width - 1 and 0.0 <= v < height - 1):
+            continue
+        c, r = int(u + 0.5), int(v + 0.5)
+        if not np.isfinite(known[r, c, 2]):
+            continue
+        allowed = ALIKE + 3.0 * (DEPTH_SIGMA + DEPTH_NOISE * qz * qz)
+        nearest, furthest = _range_around(known, r, c)
+        if qz < nearest - allowed:
+            total[1] += 1.0  # the other view should see this point, and sees behind it
+        elif qz <= furthest + allowed:
+            shown = _between(seen, u, v)
+            total[0] += 1.0
+            total[2] += grey[i]
+            total[3] += shown
+            total[4] += grey[i] * grey[i]
+            total[5] += shown * shown
+            total[6] += grey[i] * shown
+    return total
