@@ -75,7 +75,7 @@ def test_a_peer_that_does_not_end_is_stopped_and_the_table_says_so(monkeypatch):
     peers = peer_row(made, 0.3, 1, seed=1)
     assert peers["gnc_m"] is None
     row = outlier_row("city", made, 0.3, 1, seed=1)
-    joined = judged_rows({"outliers city": row, "peers city": peers})
+    joined = judged_rows({"outliers city": row}, {"peers city": peers})
     assert f"| > {PEER_LIMIT} s / not run |" in outlier_table(joined)
     assert "| not run / not run |" in outlier_table([row])
 

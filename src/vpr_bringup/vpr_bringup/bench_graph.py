@@ -23,7 +23,7 @@ def graph_lines(data: Path | None, out: Path) -> list[tuple[str, str, str, str]]
     ]
     rows = measure(tasks, out, print)
     grown = [line for name in GROWN for line in _growth(rows[name])]
-    judged = [line for row in judged_rows(rows) for line in _judged(row)]
+    judged = [line for row in judged_rows(rows, rows) for line in _judged(row)]
     return [*grown, *_live(rows[LIVE]), *judged]
 
 

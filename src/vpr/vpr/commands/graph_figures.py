@@ -33,7 +33,7 @@ def eval_graph(
 
     Goes on where a stopped run was; everything takes some hours.
     """
-    from vpr.evaluation.graph_figures import graph_tasks, judged_rows, measure
+    from vpr.evaluation.graph_figures import graph_tasks, judged_rows, kept_rows, measure
 
     if data is not None and not ((data / "g2o").is_dir() and (data / "kitti_poses").is_dir()):
         fail(f"{data} has no g2o/ and kitti_poses/ in it")
@@ -43,7 +43,7 @@ def eval_graph(
         rows = measure(tasks, out, lambda name: bar.update(task, advance=1, description=name))
     _report(
         [row for name, row in rows.items() if name.startswith("growth")],
-        judged_rows(rows),
+        judged_rows(rows, kept_rows(out)),
         out,
         readme,
     )

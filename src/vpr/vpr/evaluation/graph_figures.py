@@ -32,6 +32,7 @@ MODELS = ("measured", "weak")
 GROWN_FILES = ("smallGrid3D", "intel", "kitti_00", "manhattan", "sphere2500", "city10000")
 JUDGED_FILES = ("smallGrid3D", "kitti_00", "intel", "manhattan", "sphere2500")
 ONCE = ("sphere2500.g2o",)  # two minutes of CPU time a run
+ROWS = "rows.jsonl"
 Row = dict[str, Any]
 Task = tuple[str, Callable[[], Row]]
 
@@ -44,21 +45,26 @@ def graph_tasks(data: Path | None, seeds: tuple[int, ...] = SEEDS) -> list[Task]
 def measure(tasks: list[Task], out: Path, progress: Callable[[str], None]) -> dict[str, Row]:
     """Measure what is not in ``out`` yet; rows by name, in the order of the tasks."""
     out.mkdir(parents=True, exist_ok=True)
-    file = out / "rows.jsonl"
-    rows = dict(map(json.loads, file.read_text().splitlines())) if file.exists() else {}
+    rows = kept_rows(out)
     for name, row in tasks:
         progress(name)
         if name not in rows:
             rows[name] = row()
-            with file.open("a") as stream:
+            with (out / ROWS).open("a") as stream:
                 stream.write(json.dumps((name, rows[name])) + "\n")
     return {name: rows[name] for name, _ in tasks}
 
 
-def judged_rows(rows: Mapping[str, Row]) -> list[Row]:
-    """Rows of false closures, each with what its peers reach, where they were run."""
+def kept_rows(out: Path) -> dict[str, Row]:
+    """Rows by name that earlier runs left in ``out``."""
+    file = out / ROWS
+    return dict(map(json.loads, file.read_text().splitlines())) if file.exists() else {}
+
+
+def judged_rows(rows: Mapping[str, Row], peers: Mapping[str, Row]) -> list[Row]:
+    """Rows of false closures, each with what its peers reach, where those are known."""
     return [
-        row | rows.get(name.replace("outliers", "peers", 1), {})
+        row | peers.get(name.replace("outliers", "peers", 1), {})
         for name, row in rows.items()
         if name.startswith("outliers")
     ]
