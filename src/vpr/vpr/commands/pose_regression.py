@@ -60,7 +60,12 @@ def train_vlocnet(
     schedule: Annotated[
         str, typer.Option(help="alternate: one task a step; or joint")
     ] = "alternate",
-    batch: Annotated[int, typer.Option(help="Pairs of frames a pass.", min=2)] = 8,
+    batch: Annotated[int, typer.Option(help="Runs of frames a pass.", min=2)] = 8,
+    window: Annotated[int, typer.Option(help="Consecutive frames of a run.", min=2)] = 3,
+    batch_statistics: Annotated[
+        float,
+        typer.Option(help="Share of the steps with statistics of the batch.", min=0.0, max=1.0),
+    ] = 0.5,
     accumulate: Annotated[int, typer.Option(help="Passes a step.", min=1)] = 1,
     learning_rate: Annotated[float, typer.Option(min=1e-9)] = 1e-3,
     initial_weights: Annotated[
@@ -90,6 +95,7 @@ def train_vlocnet(
             "accumulate": accumulate, "learning_rate": learning_rate, "seed": seed,
             "initial_weights": initial_weights, "device": device,
             "mixed_precision": mixed_precision, "turn": turn, "frozen_blocks": frozen_blocks,
+            "window": window, "batch_statistics": batch_statistics,
         }  # fmt: skip
         config = VLocNetTrainingConfig.model_validate(values)
         network = _network(data, tasks, small, backbone)
