@@ -15,7 +15,7 @@ from sensor_msgs.msg import CameraInfo, ChannelFloat32, CompressedImage, PointCl
 from vpr.geometry import inverse, pose_from_quaternion
 from vpr_nodes.conversions import pose_msg
 
-WINDOW, FRAMES, PERIOD = 10, 44, 0.12  # frames, frames, s
+WINDOW, FRAMES, PERIOD = 10, 44, 0.25  # frames, frames, s: time to answer on a busy machine
 WIDTH, HEIGHT, FOCAL = 640, 480, 400.0
 MATRIX = np.array([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1]])
 DISTANCE, SCALE = 4.0, 80.0  # m to the wall, texture px a metre
@@ -64,7 +64,8 @@ class VinsMono(StandInHost):
         self.create_timer(PERIOD, self.drive)
 
     def drive(self):
-        if self.frame == FRAMES or self.cloud.get_subscription_count() < 1:
+        fed = (self.image, self.info, self.cloud, *self.poses.values())
+        if self.frame == FRAMES or any(topic.get_subscription_count() < 1 for topic in fed):
             return
         self.frame += 1
         stamp = self.frame * SECOND // 10 + 7
