@@ -188,6 +188,24 @@ def _normals(points: Grid, near: Grid) -> Grid:
     return result
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _in_other(
+    points: Grid, i: int, pose: Grid, lens: Grid, height: int, width: int
+) -> tuple[bool, float, float, float, float, float]:
+    """Whether the other camera has point ``i`` in its image; the point turned into its axes, not
+    yet moved there; and its column and row."""
+    px, py, pz = points[i, 0], points[i, 1], points[i, 2]
+    x = pose[0, 0] * px + pose[0, 1] * py + pose[0, 2] * pz
+    y = pose[1, 0] * px + pose[1, 1] * py + pose[1, 2] * pz
+    z = pose[2, 0] * px + pose[2, 1] * py + pose[2, 2] * pz
+    qz = z + pose[2, 3]
+    if not (np.isfinite(pz) and qz >= NEAREST):
+        return False, x, y, z, 0.0, 0.0
+    u = lens[0] * (x + pose[0, 3]) / qz + lens[2]
+    v = lens[1] * (y + pose[1, 3]) / qz + lens[3]
+    return 0.0 <= u < width - 1 and 0.0 <= v < height - 1, x, y, z, u, v
+
+
 @njit(cache=True, nogil=True)
 def _normal_equations(
     points: Grid, grey: Grid, known: Grid, normals: Grid, seen: Grid, slopes: Grid, lens: Grid,
@@ -198,18 +216,10 @@ def _normal_equations(
     hessian, gradient = np.zeros((6, 6)), np.zeros(6)
     row = np.zeros(6)
     for i in range(points.shape[0]):
-        px, py, pz = points[i]
-        if not np.isfinite(pz):
+        seen_there, x, y, z, u, v = _in_other(points, i, pose, lens, height, width)
+        if not seen_there:
             continue
-        x = pose[0, 0] * px + pose[0, 1] * py + pose[0, 2] * pz
-        y = pose[1, 0] * px + pose[1, 1] * py + pose[1, 2] * pz
-        z = pose[2, 0] * px + pose[2, 1] * py + pose[2, 2] * pz
         qx, qy, qz = x + pose[0, 3], y + pose[1, 3], z + pose[2, 3]
-        if qz < NEAREST:
-            continue
-        u, v = lens[0] * qx / qz + lens[2], lens[1] * qy / qz + lens[3]
-        if not (0.0 <= u < width - 1 and 0.0 <= v < height - 1):
-            continue
         c, r = int(u + 0.5), int(v + 0.5)
         if not np.isfinite(normals[r, c, 0]):
             continue
@@ -270,17 +280,10 @@ def _compared(points: Grid, grey: Grid, known: Grid, seen: Grid, lens: Grid, pos
     height, width = seen.shape
     total = np.zeros(7)
     for i in range(points.shape[0]):
-        px, py, pz = points[i]
-        if not np.isfinite(pz):
+        seen_there, _, _, z, u, v = _in_other(points, i, pose, lens, height, width)
+        if not seen_there:
             continue
-        qx = pose[0, 0] * px + pose[0, 1] * py + pose[0, 2] * pz + pose[0, 3]
-        qy = pose[1, 0] * px + pose[1, 1] * py + pose[1, 2] * pz + pose[1, 3]
-        qz = pose[2, 0] * px + pose[2, 1] * py + pose[2, 2] * pz + pose[2, 3]
-        if qz < NEAREST:
-            continue
-        u, v = lens[0] * qx / qz + lens[2], lens[1] * qy / qz + lens[3]
-        if not (0.0 <= u < width - 1 and 0.0 <= v < height - 1):
-            continue
+        qz = z + pose[2, 3]
         c, r = int(u + 0.5), int(v + 0.5)
         if not np.isfinite(known[r, c, 2]):
             continue
