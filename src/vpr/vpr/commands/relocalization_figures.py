@@ -120,17 +120,19 @@ def _similarity_rows(
     """Errors of predicted similarities, with a picture of the encoder's and one passed on."""
     from vpr.evaluation.overlap_pictures import draw_prediction
     from vpr.evaluation.relocalization import map_rows, similarity_row
-    from vpr.relocalization.training import predicted_rows, predicted_similarities
+    from vpr.relocalization.known_overlap import passed_on
+    from vpr.relocalization.training import cosines
 
     given, name = model.given(list(sequence.images)), sequence.name
-    predicted = predicted_similarities(model, given, sequence.laps)
+    alike = cosines(model, given, sequence.laps)
+    predicted = np.asarray(model.scale(alike), np.float32)
     draw_prediction(out / f"similarity_{name}.png", truth, predicted, sequence.laps)
     first = sequence.laps == sequence.laps.min()
-    passed_on = predicted_rows(model, given, sequence.laps, truth[np.ix_(first, first)])
+    completed = passed_on(alike[np.ix_(~first, first)], truth[np.ix_(first, first)])
     pictured = predicted.copy()
-    pictured[np.ix_(~first, first)], pictured[np.ix_(first, ~first)] = passed_on, passed_on.T
+    pictured[np.ix_(~first, first)], pictured[np.ix_(first, ~first)] = completed, completed.T
     draw_prediction(out / f"similarity_passed_on_{name}.png", truth, pictured, sequence.laps)
-    rows = map_rows(sequence, predicted, passed_on, truth)
+    rows = map_rows(sequence, predicted, completed, truth)
     return [similarity_row(sequence, predicted, truth), *rows]
 
 

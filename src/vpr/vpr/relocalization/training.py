@@ -25,7 +25,6 @@ from vpr.learning.checkpoint import Progress, load_checkpoint, save_checkpoint
 from vpr.learning.errors import TrainingError
 from vpr.relocalization.encoders import EncoderInput
 from vpr.relocalization.graph_network import chain, chains
-from vpr.relocalization.known_overlap import passed_on
 from vpr.relocalization.loss import graph_query_loss, shrinkage
 from vpr.relocalization.model import S3eModel
 from vpr.relocalization.query import distribution, inverse_cross_entropy
@@ -74,39 +73,25 @@ def predicted_similarities(
     Args:
         laps: (N,) which run each view belongs to.
     """
-    return np.asarray(model.scale(_cosines(model, given, laps)), np.float32)
-
-
-def predicted_rows(
-    model: S3eModel,
-    given: EncoderInput,
-    laps: NDArray[np.int64],
-    overlaps: NDArray[np.float32],
-) -> NDArray[np.float32]:
-    """(Q, R) IoU expected of later laps' views with those of the first, the map.
-
-    Args:
-        overlaps: (R, R) IoU between the map's own views, which its poses and depth tell.
-    """
-    first = laps == laps.min()
-    return passed_on(_cosines(model, given, laps)[np.ix_(~first, first)], overlaps)
+    return np.asarray(model.scale(cosines(model, given, laps)), np.float32)
 
 
 def fit_scale(model: S3eModel, validation: Sequence[Views]) -> None:
     """Fit the map from cosines to IoU on sequences that the encoder did not learn from."""
     pairs = [
-        (_cosines(model, views.drawings[0], views.laps)[apart], views.similarity[apart])
+        (cosines(model, views.drawings[0], views.laps)[apart], views.similarity[apart])
         for views in validation
         for apart in [~np.eye(len(views), dtype=bool)]
     ]
-    cosines, truth = (np.concatenate(values) for values in zip(*pairs, strict=True))
-    model.scale.fit(cosines, truth)
+    alike, truth = (np.concatenate(values) for values in zip(*pairs, strict=True))
+    model.scale.fit(alike, truth)
 
 
-def _cosines(model: S3eModel, given: EncoderInput, laps: NDArray[np.int64]) -> NDArray[np.float32]:
+def cosines(model: S3eModel, given: EncoderInput, laps: NDArray[np.int64]) -> NDArray[np.float32]:
+    """(N, N) of the views' embeddings, less the mean of the first lap, the map."""
     embedded = _embedded(model, given).cpu()
-    cosines = centred_cosines(embedded, torch.from_numpy(laps == laps.min()))
-    return np.asarray(cosines.numpy(), np.float32)
+    centred = centred_cosines(embedded, torch.from_numpy(laps == laps.min()))
+    return np.asarray(centred.numpy(), np.float32)
 
 
 def similarity_error(predicted: NDArray[np.float32], truth: NDArray[np.float32]) -> float:
