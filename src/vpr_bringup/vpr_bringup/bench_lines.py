@@ -9,6 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from vpr.evaluation.marked_tables import rewrite_between
+
 console = Console()
 
 
@@ -32,10 +34,6 @@ def print_lines(lines: Iterable[Line]) -> None:
 
 def write_readme(readme: Path, lines: Iterable[Line], markers: tuple[str, str]) -> None:
     """Replace what stands between the two markers of the README."""
-    begin, end = markers
     rows = ["| figure | ours | peer, same run | wanted |", "|---|---|---|---|"]
     rows += [f"| {line.what} | {line.ours} | {line.peer} | {line.wanted} |" for line in lines]
-    text = readme.read_text()
-    head, _, rest = text.partition(begin)
-    _, _, tail = rest.partition(end)
-    readme.write_text(f"{head}{begin}\n" + "\n".join(rows) + f"\n{end}{tail}")
+    rewrite_between(readme, markers, lambda _: "\n".join(rows))

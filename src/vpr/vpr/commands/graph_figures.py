@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,8 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from vpr.commands.outcome import fail
+from vpr.commands.outcome import explained, fail
+from vpr.evaluation.marked_tables import rewrite_between
 
 GROWTH = ("<!-- graph growth: begin (vpr eval graph) -->", "<!-- graph growth: end -->")
 OUTLIERS = ("<!-- graph outliers: begin (vpr eval graph) -->", "<!-- graph outliers: end -->")
@@ -69,30 +71,20 @@ def _report(
         if rows:
             Console().print(table(rows), soft_wrap=True, highlight=False, markup=False)
             if readme is not None:
-                _replace(readme, marks, table(rows))
+                with explained():
+                    rewrite_between(readme, marks, partial(_merged, table=table(rows)))
     for row in growth:
         draw_growth(out / f"growth_{row['graph'].replace(', ', '_').replace(' ', '_')}.png", row)
     if outliers:
         draw_outliers(out / "outliers.png", outliers)
 
 
-def _replace(file: Path, marks: tuple[str, str], table: str) -> None:
-    """Put a table between its marks; the file appears whole or not at all.
-
-    A line that is there, and that the table has none for, stays: the graph of that line was not
-    measured this time.
-    """
-    text = file.read_text()
-    begin, end = marks
-    head, found, rest = text.partition(begin)
-    old, closed, tail = rest.partition(end)
-    if not (found and closed):
-        fail(f"{file} has no marks {begin} … {end}")
+def _merged(old: str, table: str) -> str:
+    """A line that is there, and that the table has none for, stays: the graph of that line was not
+    measured this time."""
     new = _by_graph(table)
-    lines = [new.pop(name, line) for name, line in _by_graph(old.strip()).items()]
-    partial = file.with_name(f".{file.name}.unfinished")
-    partial.write_text("\n".join([f"{head}{begin}", *lines, *new.values(), f"{end}{tail}"]))
-    partial.replace(file)
+    lines = [new.pop(name, line) for name, line in _by_graph(old).items()]
+    return "\n".join([*lines, *new.values()])
 
 
 def _by_graph(table: str) -> dict[str, str]:
