@@ -292,12 +292,23 @@ def eval_sequence_cost(
     sequence_length: Annotated[
         list[int] | None, typer.Option(help="Frames matched together; repeat.", min=1)
     ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for walks, maps and figures; kept to go on there.")
+    ] = None,
+    every_peer: Annotated[
+        bool, typer.Option("--every-peer", help="Also those that take long in a large map.")
+    ] = False,
     json_out: Annotated[Path | None, typer.Option("--json", help="Also write the rows.")] = None,
 ) -> None:
-    """What a live matching step costs beside FAISS, the convolution and a loop, on one core."""
+    """What a live matching step costs beside FAISS, the convolution and a loop, on one core.
+
+    With --out a run that was cut short goes on behind the last figure.
+    """
     from vpr.evaluation.sequence_cost import LENGTHS, SIZES, matching_costs
 
-    rows = [cost.to_row() for cost in matching_costs(places or SIZES, sequence_length or LENGTHS)]
+    with explained():
+        costs = matching_costs(places or SIZES, sequence_length or LENGTHS, out, every_peer)
+    rows = [cost.to_row() for cost in costs]
     show_rows("one matching step, median milliseconds", rows, json_out)
 
 
