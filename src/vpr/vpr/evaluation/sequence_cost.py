@@ -294,7 +294,7 @@ class SizedCosts:
         if not self._within(limit):
             return None
         named = f"{name}, {length} frames"
-        return self._measured(named, measure, self._visited(WALK), length)["milliseconds"]
+        return float(self._measured(named, measure, self._visited(WALK), length)["milliseconds"])
 
     def _measured(self, name: str, work: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
         return self.kept.row(f"{self.places} places, {name}", lambda: _alone(work, *arguments))
