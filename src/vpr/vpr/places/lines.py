@@ -46,6 +46,7 @@ class LineMatcher:
         self._length = length
         slopes = _distinct(slopes, length)
         self._slopes, self._phases = slopes, [phases_of(float(slope)) for slope in slopes]
+        # a difference for each diagonal, or a carried sum for each phase
         asides = np.ceil(np.abs(slopes - np.rint(slopes)) * (length - 1))
         self._few_diagonals = asides.sum() + len(slopes) < sum(map(len, self._phases))
         self._sums = self._empty_sums(SMALLEST_RING, dense=True)
@@ -132,12 +133,13 @@ class LineMatcher:
 
 def load_kernels() -> None:
     """Compile the sums now, or load them from numba's cache, rather than at the first frames."""
-    matcher = LineMatcher(1, np.ones(1))
     row, places = quantised(np.zeros(2, np.float32)), np.arange(2)
-    for positions in (None, None, places):
-        matcher.push(row, positions, 2)
-        matcher.best(2)
-        matcher.best_at(places)
+    for length, slope in ((1, 1.0), (6, 0.9)):  # of lines, along diagonals
+        matcher = LineMatcher(length, np.array([slope]))
+        for positions in (*[None] * (length + 1), places):
+            matcher.push(row, positions, 2)
+            matcher.best(2)
+            matcher.best_at(places)
 
 
 def _distinct(slopes: Reals, length: int) -> Reals:
