@@ -247,6 +247,9 @@ def eval_day_night(
     drawings: Annotated[
         int, typer.Option(help="Nights of each learned town, with other noise.", min=1)
     ] = 1,
+    trainings: Annotated[
+        int, typer.Option(help="Of each row, with other seeds; recalls are means.", min=1)
+    ] = 1,
     model: Annotated[
         Literal["network", "grid"],
         typer.Option(help="The embedding node's descriptor, or early features on a grid."),
@@ -264,7 +267,7 @@ def eval_day_night(
     given: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
     with explained():
         towns, camera = (_seeds(learned), _seeds(unseen)), NightCamera(night_noise, cut_short)
-        trial = DayNightTrial(out, *towns, camera, drawings, model, sequence_length)
+        trial = DayNightTrial(out, *towns, camera, drawings, trainings, model, sequence_length)
         rows = trial.rows(SequenceTrainingConfig.from_file(params_file, **given))
     shown = Table("loss", "mining", "single image", f"{sequence_length} frames", "gain", "spread")
     shown.title = f"recall@1, mean over {len(rows[0].recalls)} unseen towns, tolerance {TOLERANCE}"
