@@ -178,13 +178,16 @@ class PlaceSearch:
     def _scores_of(self, places: Indices, values: Row) -> Row:
         """Push the values of ascending places, zero for all others, and score those places."""
         cells = self._grid.cells_of(places)
+        starts, count = self._grid.session_starts, len(self._grid)
+        advance = min(self._advance, self._window)
         begins = np.ones(len(cells), bool)
         np.not_equal(cells[1:], cells[:-1], out=begins[1:])
+        if begins.all():
+            self._matcher.push_sparse(cells, values, starts, count, advance)
+            return self._matcher.scores_at(cells, starts)
         cell, of_cell = cells[begins], np.cumsum(begins) - 1
-        highest = np.maximum.reduceat(values, np.flatnonzero(begins)) if len(values) else values
-        starts = self._grid.session_starts
-        advance = min(self._advance, self._window)
-        self._matcher.push_sparse(cell, highest, starts, len(self._grid), advance)
+        highest = np.maximum.reduceat(values, np.flatnonzero(begins))
+        self._matcher.push_sparse(cell, highest, starts, count, advance)
         scores = self._matcher.scores_at(cell, starts)[of_cell]
         return np.where(values >= highest[of_cell], scores, np.float32(-np.inf))
 
