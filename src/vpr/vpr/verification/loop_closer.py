@@ -2,13 +2,15 @@
 
 A candidate must pass, in this order: what odometry and GPS allow; enough matches that agree with
 one epipolar geometry, keep their layout and are spread over the image; a sure and plausible
-relative pose; what odometry says of that pose; and further closures of other keyframes that tell
-the same story. Look-alike places fail the first or the last two.
+relative pose; where both have depth, all that they show, laid over each other from there; what
+odometry says of that pose; and further closures of other keyframes that tell the same story.
+Look-alike places fail the first or the last three. Loops that no look proposes, but the pose graph
+expects, are ``vpr.verification.expected_loops``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,9 +28,19 @@ from vpr.records import (
     PlaceMatches,
 )
 from vpr.verification.agreement import Agreement, Sighting, verified
-from vpr.verification.features import Depth, FeatureExtractor, LocalFeatures, OrbFeatures
+from vpr.verification.dense_alignment import Alignment
+from vpr.verification.depth_cells import Depth, DepthCells
+from vpr.verification.expected_loops import ExpectedLoops
+from vpr.verification.expected_views import MapPoses
+from vpr.verification.features import (
+    FeatureExtractor,
+    LocalFeatures,
+    OrbFeatures,
+    fitted_camera,
+)
 from vpr.verification.keyframe_views import KeyframeView, KeyframeViews
 from vpr.verification.matching import FeatureMatcher, Matched, NearestMatcher, load_kernel
+from vpr.verification.overlaid_views import Demand, ViewOverlays, in_words, load_kernels
 from vpr.verification.plausibility import (
     Pair,
     gps_forbids,
@@ -39,6 +51,7 @@ from vpr.verification.plausibility import (
 from vpr.verification.relative_pose import RelativePose, metric_pose, weak_pose
 from vpr.verification.two_view import TwoView, agreeing_matches, shortcoming
 
+WAITING = "geometry agrees, waiting for a second closure that agrees"
 NO_DESCRIPTOR = np.zeros(0, np.float32)  # places are compared before verification
 
 
@@ -100,7 +113,7 @@ class LoopCloser:
     A candidate ends VERIFIED or REJECTED; ``rejected_by`` is one of no_features,
     too_few_features, contradicts_odometry, contradicts_gps, too_few_inliers, layout,
     inlier_share, coverage, too_few_landmarks, landmark_coverage, view_scale, too_far,
-    contradicts_closure, better_candidate, no_agreement.
+    views_disagree, not_as_expected, contradicts_closure, better_candidate, no_agreement.
     """
 
     def __init__(self, config: LoopClosureConfig) -> None:
@@ -110,8 +123,13 @@ class LoopCloser:
         values = config.camera_in_base
         self._base_T_camera = pose_from_quaternion(values[:3], values[3:])
         self._views = KeyframeViews(config, self._base_T_camera)
+        self._overlays = ViewOverlays(self._base_T_camera)
+        self._demand = Demand.after_corners(config)
+        self._expected = ExpectedLoops(config, self._views, self._overlays, self._base_T_camera)
         self._agreement = Agreement(config)
         load_kernel()
+        if config.overlay:
+            load_kernels()
 
     def __len__(self) -> int:
         return len(self._views)
@@ -128,7 +146,12 @@ class LoopCloser:
         Raises:
             ImageUnusable: the image does not fit the camera model, or is empty.
         """
-        return self._extractor(image, depth, camera)
+        features = self._extractor(image, depth, camera)
+        if depth is None or camera.assumed or not self.config.overlay:
+            return features
+        fitted = fitted_camera(camera, image.shape[1], image.shape[0])
+        cells = DepthCells.of(image, depth, fitted, self.config.depth_scale)
+        return replace(features, cells=cells)
 
     def add_keyframe(
         self, keyframe: Keyframe, features: LocalFeatures | None, problem: str = ""
@@ -189,6 +212,17 @@ class LoopCloser:
                 verdicts.append(verified(sighting, "by this image alone"))
         return _in_order(verdicts, matches)
 
+    def map_is(self, poses: MapPoses | None) -> None:
+        """Learn where the pose graph has the keyframes; None where that is not known."""
+        self._expected.map_is(poses)
+
+    def expected_loops(self, keyframe_id: int) -> list[LoopClosure]:
+        """Verdicts on the keyframes that this one should overlap by the map, where all have depth.
+
+        Each is VERIFIED or REJECTED at once; what ``verify`` says does not depend on them.
+        """
+        return self._expected.closures(keyframe_id)
+
     def flush(self) -> list[LoopClosure]:
         """Final verdicts on all candidates that wait, as at the end of a session."""
         return self._agreement.flush()
@@ -209,6 +243,8 @@ class LoopCloser:
                 changed then.
         """
         self._views.load(part)
+        self._overlays.forget()
+        self._expected.map_is(None)
         self._agreement = Agreement(self.config)
 
     # One candidate
@@ -247,11 +283,18 @@ class LoopCloser:
         views = agreeing_matches(query_features, reference_features, matched, self.config)
         _refuse_if(*shortcoming(views, self.config), views.inliers)
         measured = self._measure(candidate, views)
+        laid = self._laid_over(candidate, measured)
+        if laid is not None:
+            self._refuse_contradicted(laid, views)
+            pose, covariance = self._overlays.between_bases(laid)
+            measured = replace(measured, pose=pose, covariance=covariance)
         calibrated = not (query_features.camera.assumed or reference_features.camera.assumed)
-        if alone:
+        if laid is None and alone:
             self._check_unconfirmed(views, "no other image")
         elif calibrated and not measured.metric and not is_checkable(pair):
             self._check_unconfirmed(views, "neither odometry, GPS nor depth")
+        if laid is None:
+            self._check_coverage(measured, views)
         self._check_pose(measured, views)
         contradiction = odometry_contradicts(pair, measured, self.config)
         _refuse_if("contradicts_odometry", contradiction, views.inliers)
@@ -259,7 +302,7 @@ class LoopCloser:
             matches,
             match,
             state=ClosureState.CANDIDATE,
-            reason="geometry agrees, waiting for a second closure that agrees",
+            reason=WAITING if laid is None else f"{in_words(laid)}; {WAITING}",
             inliers=views.inliers,
             relative_pose=measured.pose,
             covariance=measured.covariance,
@@ -319,6 +362,38 @@ class LoopCloser:
             )
         return weak_pose(views, self.config)
 
+    def _laid_over(self, candidate: _Candidate, measured: RelativePose) -> Alignment | None:
+        """The two views laid over each other from the measured pose; None where that cannot be
+        judged."""
+        if not measured.metric:
+            return None
+        depth_views = [
+            self._overlays.view(view.keyframe.id, view.features)
+            for view in (candidate.query, candidate.reference)
+        ]
+        if depth_views[0] is None or depth_views[1] is None:
+            return None
+        laid = self._overlays.laid_over(depth_views[0], depth_views[1], measured.pose)
+        return laid if laid.overlap >= self._demand.overlap else None
+
+    def _refuse_contradicted(self, laid: Alignment, views: TwoView) -> None:
+        if shortcoming := self._demand.shortcoming(laid):
+            raise _Refused(
+                "views_disagree",
+                f"{views.inliers} matches agree with one motion, but {shortcoming}",
+                views.inliers,
+            )
+
+    def _check_coverage(self, measured: RelativePose, views: TwoView) -> None:
+        if measured.metric and measured.coverage < self.config.min_landmark_coverage:
+            raise _Refused(
+                "landmark_coverage",
+                f"the {measured.inliers} landmarks that agree cover {measured.coverage:.0%} of the "
+                "image: too little for a sure pose, "
+                f"{self.config.min_landmark_coverage:.0%} needed",
+                views.inliers,
+            )
+
     def _check_pose(self, measured: RelativePose, views: TwoView) -> None:
         config = self.config
         if not measured.metric:
@@ -330,13 +405,6 @@ class LoopCloser:
                     views.inliers,
                 )
             return
-        if measured.coverage < config.min_landmark_coverage:
-            raise _Refused(
-                "landmark_coverage",
-                f"the {measured.inliers} landmarks that agree cover {measured.coverage:.0%} of the "
-                f"image: too little for a sure pose, {config.min_landmark_coverage:.0%} needed",
-                views.inliers,
-            )
         apart, turned = translation_norm(measured.pose), rotation_angle(measured.pose)
         if apart > config.max_translation or turned > config.max_rotation:
             raise _Refused(
