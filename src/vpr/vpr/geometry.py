@@ -38,6 +38,27 @@ def pose_from_quaternion(translation: ArrayLike, quaternion_xyzw: ArrayLike) -> 
     return pose
 
 
+def poses_from_quaternions(
+    translations: ArrayLike, quaternions_xyzw: ArrayLike
+) -> NDArray[np.float64]:
+    """(N, 4, 4) poses of translations (N, 3) in metres and quaternions (N, 4).
+
+    Raises:
+        ValueError: as ``pose_from_quaternion``, for any of them.
+    """
+    t = np.asarray(translations, dtype=np.float64).reshape(-1, 3)
+    q = np.asarray(quaternions_xyzw, dtype=np.float64).reshape(-1, 4)
+    if not (np.isfinite(t).all() and np.isfinite(q).all()):
+        raise ValueError("a pose has a value that is not finite")
+    if len(q) and np.linalg.norm(q, axis=1).min() < 1e-6:
+        raise ValueError("a pose has a zero quaternion")
+    poses = np.tile(np.eye(4), (len(t), 1, 1))
+    poses[:, :3, 3] = t
+    if len(q):
+        poses[:, :3, :3] = Rotation.from_quat(q).as_matrix()
+    return poses
+
+
 def pose_from_xy_yaw(x: float, y: float, yaw: float) -> Pose:
     """Planar pose in metres and radians."""
     pose = np.eye(4)

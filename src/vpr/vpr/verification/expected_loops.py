@@ -69,7 +69,7 @@ class ExpectedLoops:
         query, poses = self._views.get(keyframe_id), self._poses
         if query is None or poses is None or not len(poses) or not self._config.expected_loops:
             return []
-        depth_view = self._overlays.view(query.keyframe.id, query.features)
+        depth_view = self._overlays.view(query)
         here = None if depth_view is None else self._whereabouts(query, poses)
         if depth_view is None or here is None:
             return []
@@ -101,7 +101,7 @@ class ExpectedLoops:
 
         def view_of(row: int) -> DepthView | None:
             known = self._known(poses, row)
-            return None if known is None else self._overlays.view(known.keyframe.id, known.features)
+            return None if known is None else self._overlays.view(known)
 
         rows, drifts = in_reach(poses, here, config)
         drift_of = dict(zip(rows.tolist(), drifts.tolist(), strict=True))

@@ -30,7 +30,7 @@ class KeyframeView:
     Attributes:
         features: None where the image was lost; ``problem`` then says why.
         path: metres driven in its session until here.
-        index: position among all keyframes.
+        index: position among all keyframes; negative for an image that is none of them.
     """
 
     keyframe: Keyframe
@@ -39,6 +39,11 @@ class KeyframeView:
     index: int
     problem: str = ""
     landmarks: Landmarks | None = None
+
+    @property
+    def is_keyframe(self) -> bool:
+        """Whether it is remembered."""
+        return self.index >= 0
 
 
 class KeyframeViews:

@@ -51,7 +51,6 @@ from vpr.verification.plausibility import (
 from vpr.verification.relative_pose import RelativePose, metric_pose, weak_pose
 from vpr.verification.two_view import TwoView, agreeing_matches, shortcoming
 
-WAITING = "geometry agrees, waiting for a second closure that agrees"
 NO_DESCRIPTOR = np.zeros(0, np.float32)  # places are compared before verification
 
 
@@ -302,12 +301,12 @@ class LoopCloser:
             matches,
             match,
             state=ClosureState.CANDIDATE,
-            reason=WAITING if laid is None else f"{in_words(laid)}; {WAITING}",
+            reason="geometry agrees, waiting for a second closure that agrees",
             inliers=views.inliers,
             relative_pose=measured.pose,
             covariance=measured.covariance,
         )
-        return Sighting(closure, pair, measured)
+        return Sighting(closure, pair, measured, "" if laid is None else in_words(laid))
 
     def _usable(self, view: KeyframeView | None, name: str) -> tuple[KeyframeView, LocalFeatures]:
         if view is None:
@@ -367,13 +366,11 @@ class LoopCloser:
         judged."""
         if not measured.metric:
             return None
-        depth_views = [
-            self._overlays.view(view.keyframe.id, view.features)
-            for view in (candidate.query, candidate.reference)
-        ]
-        if depth_views[0] is None or depth_views[1] is None:
+        query = self._overlays.view(candidate.query)
+        reference = self._overlays.view(candidate.reference)
+        if query is None or reference is None:
             return None
-        laid = self._overlays.laid_over(depth_views[0], depth_views[1], measured.pose)
+        laid = self._overlays.laid_over(query, reference, measured.pose)
         return laid if laid.overlap >= self._demand.overlap else None
 
     def _refuse_contradicted(self, laid: Alignment, views: TwoView) -> None:

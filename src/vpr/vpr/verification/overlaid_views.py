@@ -18,7 +18,7 @@ from vpr.geometry import inverse
 from vpr.records import Covariance, Pose
 from vpr.uncertain_pose import between
 from vpr.verification.dense_alignment import Alignment, DepthView, align
-from vpr.verification.features import LocalFeatures
+from vpr.verification.keyframe_views import KeyframeView
 
 FLOOR = np.diag([0.01**2] * 3 + [0.004**2] * 3)  # m and rad; of a perfect fit of coarse depth
 VIEWS_KEPT = 128  # that were used last; 120 kB each, three times as much once laid over another
@@ -91,17 +91,19 @@ class ViewOverlays:
         """Keyframes are numbered anew."""
         self._ready.clear()
 
-    def view(self, keyframe_id: int, features: LocalFeatures | None) -> DepthView | None:
-        """The view of a keyframe; None without depth."""
-        known = self._ready.get(keyframe_id)
+    def view(self, seen: KeyframeView) -> DepthView | None:
+        """What a keyframe shows; None without depth."""
+        features = seen.features
+        if features is None or features.cells is None:
+            return None
+        if not seen.is_keyframe:
+            return DepthView.of(features.cells, features.camera)
+        known = self._ready.get(seen.keyframe.id)
         if known is None:
-            known = view_of(features)
-            if known is None:
-                return None
-            self._ready[keyframe_id] = known
+            known = self._ready[seen.keyframe.id] = DepthView.of(features.cells, features.camera)
             if len(self._ready) > VIEWS_KEPT:
                 self._ready.popitem(last=False)
-        self._ready.move_to_end(keyframe_id)
+        self._ready.move_to_end(seen.keyframe.id)
         return known
 
     def laid_over(self, query: DepthView, reference: DepthView, start: Pose) -> Alignment:
@@ -113,13 +115,6 @@ class ViewOverlays:
         """reference_T_query between base_link frames, covariance in the reference's axes."""
         covariance = found.covariance + FLOOR
         return between(self._base_T_camera, found.pose, covariance, self._camera_T_base)
-
-
-def view_of(features: LocalFeatures | None) -> DepthView | None:
-    """The view that features were taken from; None without depth."""
-    if features is None or features.cells is None:
-        return None
-    return DepthView.of(features.cells, features.camera)
 
 
 def load_kernels() -> None:
