@@ -131,7 +131,6 @@ class ExpectedLoops:
             "reference_id": expected.view.keyframe.id,
             "reference_session": expected.view.keyframe.session,
             "reference_stamp_ns": expected.view.keyframe.stamp_ns,
-            "probability": self._config.expected_probability,
         }
         why = f"the map expects {expected.share:.0%} of the view there"
         if problem[0]:
@@ -146,6 +145,7 @@ class ExpectedLoops:
             **common,
             state=ClosureState.VERIFIED,
             reason=f"{why}; {in_words(found)}, {away} away",
+            probability=self._config.expected_probability,
             inliers=found.cells,
             relative_pose=pose,
             covariance=covariance,
