@@ -88,7 +88,12 @@ class OverlaidViews:
         if own is None:
             return rows[:0]
         found, _ = expected_views(
-            own, poses[query], placed, rows, self._views.__getitem__, self.config.expected_share
+            own,
+            poses[query],
+            placed[rows],
+            rows,
+            self._views.__getitem__,
+            self.config.expected_share,
         )
         return found
 

@@ -106,7 +106,7 @@ class ExpectedLoops:
         rows, drifts = in_reach(poses, here, config)
         drift_of = dict(zip(rows.tolist(), drifts.tolist(), strict=True))
         rows, shares = expected_views(
-            query, here.pose @ self._base_T_camera, poses.poses @ self._base_T_camera,
+            query, here.pose @ self._base_T_camera, poses.poses[rows] @ self._base_T_camera,
             rows, view_of, config.expected_share,
         )  # fmt: skip
         share_of = dict(zip(rows.tolist(), shares.tolist(), strict=True))

@@ -114,22 +114,25 @@ def expected_views(
     """Those of the rows whose views should show some of what the query shows, and how much.
 
     Args:
-        map_T_query, map_T_cameras: (4, 4) and (N, 4, 4), of the cameras.
+        map_T_query, map_T_cameras: (4, 4) and (M, 4, 4), of the query's camera and those of the
+            rows.
+        rows: (M,) ascending, by which ``view_of`` knows them.
         least: share of the query's cells that counts.
 
     Returns:
         ascending rows; shares of the query's cells. A view that is None shows nothing.
     """
-    away = np.linalg.norm(map_T_cameras[rows, :3, 3] - map_T_query[:3, 3], axis=1)
-    rows = rows[np.argsort(away, kind="stable")[:NEAREST_ROWS]]
-    glanced = _in_frustum(query, map_T_query, map_T_cameras[rows])
+    away = np.linalg.norm(map_T_cameras[:, :3, 3] - map_T_query[:3, 3], axis=1)
+    near = np.argsort(away, kind="stable")[:NEAREST_ROWS]
+    glanced = _in_frustum(query, map_T_query, map_T_cameras[near])
     best = np.argsort(-glanced, kind="stable")[:LOOKED_AT]
-    rows = np.sort(rows[best[glanced[best] > 0.0]])
+    kept = np.sort(near[best[glanced[best] > 0.0]])
+    rows, map_T_cameras = rows[kept], map_T_cameras[kept]
     shares = np.zeros(len(rows))
     for number, row in enumerate(rows.tolist()):
         view = view_of(row)
         if view is not None:
-            start = relative(map_T_cameras[row], map_T_query)
+            start = relative(map_T_cameras[number], map_T_query)
             shares[number] = expected_overlap(query, view, start)
     return rows[shares > least], shares[shares > least]
 
