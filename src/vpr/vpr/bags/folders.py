@@ -126,7 +126,9 @@ def write_rgbd(
     sequence = load_rgbd(folder)
     truth = list(sequence.poses @ inverse(OPTICAL_IN_BASE))
     odometry = drifting(truth, translation_noise, rotation_noise, seed)
-    depths = (np.nan_to_num(1000.0 * d).clip(0, 65535).astype(np.uint16) for d in sequence.depths)
+    depths = (
+        np.rint(np.nan_to_num(1000.0 * d)).clip(0, 65535).astype(np.uint16) for d in sequence.depths
+    )
     frames = zip(zip(sequence.images, depths, strict=True), odometry, truth, strict=True)
     _write_frames(path, sequence.camera, frames, rate, overwrite)
     return len(sequence)

@@ -2,7 +2,8 @@
 
 Two views are of the same place when their true poses are within 5 m and 30 degrees. A closure is
 right when its views are, or when it says where they really are: two may share a wall and look at it
-from opposite sides. A keyframe is a revisit when an earlier keyframe that was not excluded as recent is of the same place.
+from opposite sides. A keyframe is a revisit when an earlier keyframe that was not excluded as
+recent is of the same place.
 """
 
 from __future__ import annotations
