@@ -10,13 +10,13 @@ expects, are ``vpr.verification.expected_loops``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from vpr.config import LoopClosureConfig
-from vpr.geometry import pose_from_quaternion, rotation_angle, translation_norm
+from vpr.geometry import pose_from_quaternion
 from vpr.maps.folder import Part, PartDigest, PartWriter
 from vpr.records import (
     CameraModel,
@@ -28,8 +28,8 @@ from vpr.records import (
     PlaceMatches,
 )
 from vpr.verification.agreement import Agreement, Sighting, verified
-from vpr.verification.dense_alignment import Alignment
 from vpr.verification.depth_cells import Depth, DepthCells
+from vpr.verification.examination import Candidate, Examination, Refused, refuse_if
 from vpr.verification.expected_loops import ExpectedLoops
 from vpr.verification.expected_views import MapPoses
 from vpr.verification.features import (
@@ -40,32 +40,13 @@ from vpr.verification.features import (
 )
 from vpr.verification.keyframe_views import KeyframeView, KeyframeViews
 from vpr.verification.matching import FeatureMatcher, Matched, NearestMatcher, load_kernel
-from vpr.verification.overlaid_views import Demand, ViewOverlays, in_words, load_kernels
+from vpr.verification.overlaid_views import ViewOverlays, load_kernels
 from vpr.verification.plausibility import (
-    Pair,
     gps_forbids,
-    is_checkable,
-    odometry_contradicts,
     odometry_forbids,
 )
-from vpr.verification.relative_pose import RelativePose, metric_pose, weak_pose
-from vpr.verification.two_view import TwoView, agreeing_matches, shortcoming
 
 NO_DESCRIPTOR = np.zeros(0, np.float32)  # places are compared before verification
-
-
-class _Refused(Exception):
-    """A candidate that fails a test."""
-
-    def __init__(self, key: str, reason: str, inliers: int = 0) -> None:
-        super().__init__(reason)
-        self.key = key
-        self.inliers = inliers
-
-
-def _refuse_if(key: str, reason: str, inliers: int = 0) -> None:
-    if reason:
-        raise _Refused(key, reason, inliers)
 
 
 def feature_extractor(config: LoopClosureConfig) -> FeatureExtractor:
@@ -94,18 +75,6 @@ def feature_matcher(config: LoopClosureConfig) -> FeatureMatcher:
     return matcher_of(config)
 
 
-@dataclass(frozen=True)
-class _Candidate:
-    """A place match that nothing forbids, before its images are compared."""
-
-    match: PlaceMatch
-    query: KeyframeView
-    reference: KeyframeView
-    query_features: LocalFeatures
-    reference_features: LocalFeatures
-    pair: Pair
-
-
 class LoopCloser:
     """Keeps the local features of keyframes and verifies place matches against them.
 
@@ -123,8 +92,8 @@ class LoopCloser:
         self._base_T_camera = pose_from_quaternion(values[:3], values[3:])
         self._views = KeyframeViews(config, self._base_T_camera)
         self._overlays = ViewOverlays(self._base_T_camera)
-        self._demand = Demand.after_corners(config)
-        self._expected = ExpectedLoops(config, self._views, self._overlays, self._base_T_camera)
+        parts = config, self._views, self._overlays, self._base_T_camera
+        self._examine, self._expected = Examination(*parts), ExpectedLoops(*parts)
         self._agreement = Agreement(config)
         load_kernel()
         if config.overlay:
@@ -177,11 +146,11 @@ class LoopCloser:
                 verdicts.append(self._rejected(matches, candidate.match, key, reason))
                 continue
             try:
-                sighting = self._examine(matches, candidate, next(matched))
+                sighting = self._sighting(matches, candidate, next(matched))
                 contradiction = self._agreement.contradiction(sighting)
-                _refuse_if("contradicts_closure", contradiction, sighting.closure.inliers)
+                refuse_if("contradicts_closure", contradiction, sighting.closure.inliers)
                 good = sighting
-            except _Refused as refused:
+            except Refused as refused:
                 verdicts.append(self._refused(matches, candidate.match, refused))
         verdicts = _in_order(verdicts, matches)
         if good is not None:
@@ -204,8 +173,8 @@ class LoopCloser:
         matched = self._matcher(features, views) if possible else iter(())
         for candidate in possible:
             try:
-                sighting = self._examine(matches, candidate, next(matched), alone=True)
-            except _Refused as refused:
+                sighting = self._sighting(matches, candidate, next(matched), alone=True)
+            except Refused as refused:
                 verdicts.append(self._refused(matches, candidate.match, refused))
             else:
                 verdicts.append(verified(sighting, "by this image alone"))
@@ -253,7 +222,7 @@ class LoopCloser:
         matches: PlaceMatches,
         verdicts: list[LoopClosure],
         own: tuple[KeyframeView | None, str],
-    ) -> list[_Candidate]:
+    ) -> list[Candidate]:
         """The candidates that neither odometry nor GPS forbids; verdicts on the others."""
         possible = []
         for match in matches.candidates:
@@ -263,154 +232,42 @@ class LoopCloser:
                     self._views.get(match.reference_id), f"keyframe {match.reference_id}"
                 )
                 pair = self._views.pair(query, reference)
-                _refuse_if("contradicts_odometry", odometry_forbids(pair, self.config))
-                _refuse_if("contradicts_gps", gps_forbids(pair, self.config))
-            except _Refused as refused:
+                refuse_if("contradicts_odometry", odometry_forbids(pair, self.config))
+                refuse_if("contradicts_gps", gps_forbids(pair, self.config))
+            except Refused as refused:
                 verdicts.append(self._refused(matches, match, refused))
                 continue
             possible.append(
-                _Candidate(match, query, reference, query_features, reference_features, pair)
+                Candidate(match, query, reference, query_features, reference_features, pair)
             )
         return possible
 
-    def _examine(
-        self, matches: PlaceMatches, candidate: _Candidate, matched: Matched, alone: bool = False
+    def _sighting(
+        self, matches: PlaceMatches, candidate: Candidate, matched: Matched, alone: bool = False
     ) -> Sighting:
-        match, pair = candidate.match, candidate.pair
-        query_features = candidate.query_features
-        reference_features = candidate.reference_features
-        views = agreeing_matches(query_features, reference_features, matched, self.config)
-        _refuse_if(*shortcoming(views, self.config), views.inliers)
-        measured = self._measure(candidate, views)
-        laid = self._laid_over(candidate, measured)
-        if laid is not None:
-            self._refuse_contradicted(laid, views)
-            pose, covariance = self._overlays.between_bases(laid)
-            measured = replace(measured, pose=pose, covariance=covariance)
-        calibrated = not (query_features.camera.assumed or reference_features.camera.assumed)
-        if laid is None and alone:
-            self._check_unconfirmed(views, "no other image")
-        elif calibrated and not measured.metric and not is_checkable(pair):
-            self._check_unconfirmed(views, "neither odometry, GPS nor depth")
-        if laid is None:
-            self._check_coverage(measured, views)
-        self._check_pose(measured, views)
-        contradiction = odometry_contradicts(pair, measured, self.config)
-        _refuse_if("contradicts_odometry", contradiction, views.inliers)
+        found = self._examine(candidate, matched, alone)
         closure = self._closure(
             matches,
-            match,
+            candidate.match,
             state=ClosureState.CANDIDATE,
             reason="geometry agrees, waiting for a second closure that agrees",
-            inliers=views.inliers,
-            relative_pose=measured.pose,
-            covariance=measured.covariance,
+            inliers=found.inliers,
+            relative_pose=found.measured.pose,
+            covariance=found.measured.covariance,
         )
-        return Sighting(closure, pair, measured, "" if laid is None else in_words(laid))
+        return Sighting(closure, candidate.pair, found.measured, found.overlay)
 
     def _usable(self, view: KeyframeView | None, name: str) -> tuple[KeyframeView, LocalFeatures]:
         if view is None:
-            raise _Refused("no_features", f"{name} is not known here")
+            raise Refused("no_features", f"{name} is not known here")
         if view.features is None:
-            raise _Refused("no_features", f"{name}: {view.problem}")
+            raise Refused("no_features", f"{name}: {view.problem}")
         if len(view.features) < self.config.min_inliers:
-            raise _Refused(
+            raise Refused(
                 "too_few_features",
                 f"{name} has only {len(view.features)} features: blank or blurred",
             )
         return view, view.features
-
-    def _check_unconfirmed(self, views: TwoView, without: str) -> None:
-        """Twin houses share a few dozen matches; only more than that can stand alone."""
-        if views.inliers < self.config.min_inliers_unconfirmed:
-            raise _Refused(
-                "too_few_inliers",
-                f"{views.inliers} of {views.matches} matches agree with one motion, "
-                f"{self.config.min_inliers_unconfirmed} needed where {without} can confirm it",
-                views.inliers,
-            )
-
-    def _measure(self, candidate: _Candidate, views: TwoView) -> RelativePose:
-        """From the landmarks of the reference, else of the query; without any, without scale.
-
-        Where there are landmarks a pose that they do not confirm is refused, not weakened.
-        """
-        confirmable = False
-        for view, of_reference in ((candidate.reference, True), (candidate.query, False)):
-            landmarks = self._views.landmarks(view)
-            if landmarks is None or landmarks.known.sum() < self.config.min_landmarks:
-                continue
-            confirmable = True
-            pose = metric_pose(
-                candidate.query_features,
-                candidate.reference_features,
-                views,
-                landmarks,
-                of_reference,
-                self._base_T_camera,
-                self.config,
-            )
-            if pose is not None:
-                return pose
-        if confirmable:
-            raise _Refused(
-                "too_few_landmarks",
-                f"{views.inliers} matches agree with one motion, but fewer than "
-                f"{self.config.min_landmarks} of known depth with one distance",
-                views.inliers,
-            )
-        return weak_pose(views, self.config)
-
-    def _laid_over(self, candidate: _Candidate, measured: RelativePose) -> Alignment | None:
-        """The two views laid over each other from the measured pose; None where that cannot be
-        judged."""
-        if not measured.metric:
-            return None
-        query = self._overlays.view(candidate.query)
-        reference = self._overlays.view(candidate.reference)
-        if query is None or reference is None:
-            return None
-        laid = self._overlays.laid_over(query, reference, measured.pose)
-        return laid if laid.overlap >= self._demand.overlap else None
-
-    def _refuse_contradicted(self, laid: Alignment, views: TwoView) -> None:
-        if shortcoming := self._demand.shortcoming(laid):
-            raise _Refused(
-                "views_disagree",
-                f"{views.inliers} matches agree with one motion, but {shortcoming}",
-                views.inliers,
-            )
-
-    def _check_coverage(self, measured: RelativePose, views: TwoView) -> None:
-        if measured.metric and measured.coverage < self.config.min_landmark_coverage:
-            raise _Refused(
-                "landmark_coverage",
-                f"the {measured.inliers} landmarks that agree cover {measured.coverage:.0%} of the "
-                "image: too little for a sure pose, "
-                f"{self.config.min_landmark_coverage:.0%} needed",
-                views.inliers,
-            )
-
-    def _check_pose(self, measured: RelativePose, views: TwoView) -> None:
-        config = self.config
-        if not measured.metric:
-            scale = max(views.view_scale, 1.0 / max(views.view_scale, 1e-6))
-            if scale > config.max_view_scale:
-                raise _Refused(
-                    "view_scale",
-                    f"things look {scale:.1f} times larger in one view: seen from too far apart",
-                    views.inliers,
-                )
-            return
-        apart, turned = translation_norm(measured.pose), rotation_angle(measured.pose)
-        if apart > config.max_translation or turned > config.max_rotation:
-            raise _Refused(
-                "too_far",
-                f"the same things, but from {apart:.1f} m and {np.degrees(turned):.0f} degrees "
-                f"away; {config.max_translation:.1f} m and "
-                f"{np.degrees(config.max_rotation):.0f} degrees allowed",
-                views.inliers,
-            )
 
     # Verdicts
 
@@ -426,7 +283,7 @@ class LoopCloser:
             **fields,
         )
 
-    def _refused(self, matches: PlaceMatches, match: PlaceMatch, refused: _Refused) -> LoopClosure:
+    def _refused(self, matches: PlaceMatches, match: PlaceMatch, refused: Refused) -> LoopClosure:
         return self._rejected(matches, match, refused.key, str(refused), refused.inliers)
 
     def _rejected(
