@@ -16,7 +16,7 @@ from vpr.maps.sessions import verify_map
 from vpr.verification.stored_cells import StoredCells
 
 THERE = np.arange(0.0, 4.0, 0.5)  # m along the wall
-BACK = THERE[::-1] + 0.1
+BACK = THERE[-2::-1] + 0.2
 
 
 class Robot:
@@ -27,7 +27,7 @@ class Robot:
         depth = {"depth_topic_used": True, "camera_in_base": CAMERA_IN_BASE}
         nodes.start("sequence_matching", min_probability=1.0)
         nodes.start("pose_graph", publish_period=0.05)
-        nodes.start("loop_closure", expected_min_driven=1.5, **depth, **loop_closure)
+        nodes.start("loop_closure", expected_min_driven=3.6, **depth, **loop_closure)
         self.keyframes = probe.hear(Keyframe, "keyframe")
         self.closures = probe.hear(LoopClosure, "loop_closures")
         self.graphs = probe.hear(PoseGraph, "graph", LATCHED)
@@ -72,7 +72,7 @@ def test_a_way_back_that_nothing_recognises_is_closed_by_the_map(probe, nodes, t
         assert "the map expects" in closure.reason
         truth = places[closure.query_id] - places[closure.reference_id]
         assert closure.relative_pose.pose.position.x == pytest.approx(truth, abs=0.03)
-        assert closure.probability == pytest.approx(0.99)
+        assert closure.probability == pytest.approx(0.98)
     probe.until(lambda: any(edge.kind == PoseGraphEdge.CLOSURE for edge in robot.graphs[-1].edges))
     newest = robot.graphs[-1].nodes[-1].pose.position.x
     assert newest == pytest.approx(BACK[-1] + 0.01, abs=0.05)  # odometry had it 15 cm off
@@ -80,7 +80,7 @@ def test_a_way_back_that_nothing_recognises_is_closed_by_the_map(probe, nodes, t
     answer = probe.call(SaveMap, "save_map", SaveMap.Request(path=str(folder)))
     assert answer.ok, answer.message
     verify_map(folder)
-    assert StoredCells(open_part(folder, "features")).ids.tolist() == list(range(16))
+    assert StoredCells(open_part(folder, "features")).ids.tolist() == list(range(15))
     answer = probe.call(LoadMap, "load_map", LoadMap.Request(path=str(folder)))
     assert answer.ok, answer.message
 

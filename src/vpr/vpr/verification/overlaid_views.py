@@ -15,9 +15,11 @@ import numpy as np
 
 from vpr.config import LoopClosureConfig
 from vpr.geometry import inverse
-from vpr.records import Covariance, Pose
+from vpr.places import maxima
+from vpr.records import CameraModel, Covariance, Pose
 from vpr.uncertain_pose import between
 from vpr.verification.dense_alignment import Alignment, DepthView, align
+from vpr.verification.depth_cells import DepthCells
 from vpr.verification.keyframe_views import KeyframeView
 
 FLOOR = np.diag([0.01**2] * 3 + [0.004**2] * 3)  # m and rad; of a perfect fit of coarse depth
@@ -119,12 +121,7 @@ class ViewOverlays:
 
 def load_kernels() -> None:
     """Compile now, or load from numba's cache, rather than at the first loop."""
-    from vpr.records import CameraModel
-    from vpr.verification.depth_cells import DepthCells
-
-    grey = np.zeros((12, 16), np.uint8)
-    camera = CameraModel.from_horizontal_fov(16, 12, 60.0)
-    cells = DepthCells.of(grey, np.ones(grey.shape, np.float32), camera)
-    assert cells is not None
-    view = DepthView.of(cells, camera)
+    cells = DepthCells(np.ones((12, 16), np.float16), np.zeros((12, 16), np.uint8))
+    view = DepthView.of(cells, CameraModel.from_horizontal_fov(16, 12, 60.0))
     align(view, view, np.eye(4))
+    maxima.load_kernels()
