@@ -90,13 +90,15 @@ class Examination:
         query, reference = candidate.query_features, candidate.reference_features
         views = agreeing_matches(query, reference, matched, self.config)
         refuse_if(*shortcoming(views, self.config), views.inliers)
+        if alone:
+            self._check_unconfirmed(views, "no other image")
         measured = self._measure(candidate, views)
         laid = self._laid_over(candidate, measured, views.inliers)
         if laid is not None:
             pose, covariance = self._overlays.between_bases(laid)
             measured = replace(measured, pose=pose, covariance=covariance)
         else:
-            self._check_corners(candidate, measured, views, alone)
+            self._check_corners(candidate, measured, views)
         self._check_pose(measured, views)
         contradiction = odometry_contradicts(candidate.pair, measured, self.config)
         refuse_if("contradicts_odometry", contradiction, views.inliers)
@@ -118,15 +120,11 @@ class Examination:
             raise Refused("views_disagree", reason, inliers)
         return laid
 
-    def _check_corners(
-        self, candidate: Candidate, measured: RelativePose, views: TwoView, alone: bool
-    ) -> None:
+    def _check_corners(self, candidate: Candidate, measured: RelativePose, views: TwoView) -> None:
         """What corners need where nothing else of the views confirms them."""
         features = candidate.query_features, candidate.reference_features
         calibrated = not any(one.camera.assumed for one in features)
-        if alone:
-            self._check_unconfirmed(views, "no other image")
-        elif calibrated and not measured.metric and not is_checkable(candidate.pair):
+        if calibrated and not measured.metric and not is_checkable(candidate.pair):
             self._check_unconfirmed(views, "neither odometry, GPS nor depth")
         if measured.metric and measured.coverage < self.config.min_landmark_coverage:
             raise Refused(

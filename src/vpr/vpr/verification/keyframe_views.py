@@ -50,7 +50,7 @@ class KeyframeViews:
     """All views of a map in order: first those that a map on disk has, then the new ones.
 
     52 bytes a feature are kept (148 of XFeat): 41 KiB a keyframe at 800 features; 16 bytes more
-    where landmarks were made, which happens once a keyframe is matched.
+    where landmarks were made, which happens once a keyframe is matched. 14 KiB more with depth.
     """
 
     def __init__(self, config: LoopClosureConfig, base_T_camera: Pose) -> None:
