@@ -14,9 +14,8 @@ import cv2
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
-from vpr.geometry import inverse
+from vpr.geometry import inverse, rotation_from_vector
 from vpr.records import CameraModel, Covariance, Pose
 from vpr.verification.depth_cells import DepthCells, lens_of
 
@@ -113,7 +112,7 @@ def align(query: DepthView, reference: DepthView, start: Pose) -> Alignment:
         length = float(np.abs(move).max())
         move *= min(1.0, LONGEST_MOVE / max(length, 1e-9))
         pose[:3, 3] += move[:3]
-        pose[:3, :3] = Rotation.from_rotvec(move[3:]).as_matrix() @ pose[:3, :3]
+        pose[:3, :3] = rotation_from_vector(move[3:]) @ pose[:3, :3]
         if length < CONVERGED and gate == GATES[1]:
             break
     covariance = CORRELATED * np.linalg.inv(hessian)
