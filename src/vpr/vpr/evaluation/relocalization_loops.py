@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from vpr.config import PoseGraphConfig
+from vpr.config import LoopClosureConfig, PoseGraphConfig
 from vpr.evaluation.loop_search import Closing, Loop, Overlaid, OverlaidViews, by_features
 from vpr.evaluation.trajectory import StampedPoses, absolute_trajectory_error
 from vpr.evaluation.view_search import Search
@@ -36,7 +36,7 @@ def loop_rows(
     ways of ``loop_search``.
     """
     verify = ViewVerifier(sequence)
-    views = OverlaidViews(sequence, verify)
+    views = OverlaidViews(sequence, verify, LoopClosureConfig.from_file())
     ways: dict[str, Closing] = {NO_LOOPS: lambda _query, _believed: []}
     for name, search in searches.items():
         found = search(sequence)
