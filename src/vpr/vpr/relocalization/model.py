@@ -29,9 +29,11 @@ from vpr.relocalization.graph_network import GraphNetwork
 from vpr.relocalization.patch_features import CHANNELS, HEIGHT, WIDTH, patch_features
 from vpr.relocalization.patches import PATCH_SIZES, PatchExtractor
 from vpr.relocalization.similarity_scale import SimilarityScale
+from vpr.relocalization.strip_appearance import StripAppearance
 
 KIND = "vpr s3e 2"
 VALUES = {"features": CHANNELS, "pixels": PIXEL_VALUES}  # of a patch
+LATER_PARTS = ("appearance",)  # a model without them loads, and can do less
 EMBEDDED_WEIGHTS = Path(__file__).parent / "s3e_doom_levels.safetensors"
 
 
@@ -60,6 +62,7 @@ class S3eModel:
         self.patches = PatchExtractor(patch_size, patch_count)
         self.encoder = make_encoder(encoder, VALUES[sees], dimension)
         self.scale = SimilarityScale()
+        self.appearance = StripAppearance()
         self.graph = GraphNetwork(dimension)
 
     @property
@@ -133,12 +136,18 @@ class S3eModel:
                 for name, value in state.items()
                 if name.startswith(f"{part}.")
             }
-            load_weights(network, own, f"{path} ({part})")
+            if own or part not in LATER_PARTS:
+                load_weights(network, own, f"{path} ({part})")
             network.eval()
         return model
 
     def _networks(self) -> dict[str, torch.nn.Module]:
-        return {"encoder": self.encoder, "scale": self.scale, "graph": self.graph}
+        return {
+            "encoder": self.encoder,
+            "scale": self.scale,
+            "appearance": self.appearance,
+            "graph": self.graph,
+        }
 
 
 def _shape(path: Path) -> tuple[str, int, int, int, str]:

@@ -1,0 +1,180 @@
+"""Views that a map never took, which a robot that comes the other way round will.
+
+Wherever the map's cameras have been, a virtual camera is turned about the vertical. The map's depth
+says what it would see of each of the map's views (``MapDepth``), the map's patches what that looks
+like (``strip_appearance``). A query is compared with these, not with the map's own views alone, and
+followed along its odometry (``markov_localization``); the mean over where it may be is its IoU with
+the views of the map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from vpr.records import Pose
+from vpr.relocalization.encoders import EncoderInput
+from vpr.relocalization.markov_localization import followed
+from vpr.relocalization.model import S3eModel
+from vpr.relocalization.rgbd import RgbdSequence
+from vpr.relocalization.strip_appearance import (
+    COMPONENTS,
+    STRIPS,
+    StripAppearance,
+    strip_means,
+    strips_of,
+)
+from vpr.relocalization.virtual_rendering import MapDepth, pooled
+
+HEADINGS = 12  # of virtual cameras at a place
+
+
+@dataclass(frozen=True)
+class PatchCloud:
+    """What patches of a map show, and where they are.
+
+    Attributes:
+        values: (M, COMPONENTS) float32 less their mean.
+        points: (M, 3) float32 in the map.
+        distances: (M,) float32 m, from the camera that saw them.
+        mean: (COMPONENTS,) float32 of all patches.
+    """
+
+    values: NDArray[np.float32]
+    points: NDArray[np.float32]
+    distances: NDArray[np.float32]
+    mean: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, views: RgbdSequence, shown: NDArray[np.float32], given: EncoderInput) -> PatchCloud:
+        """Of views with what their patches show (R, K, COMPONENTS); those without depth are left.
+
+        Args:
+            given: the same patches as the encoder has them.
+        """
+        height, width = views.depths.shape[1:]
+        pixels = given.places.numpy() * np.array([width, height], np.float32)
+        columns, rows = np.minimum(pixels.astype(np.int64), [width - 1, height - 1]).transpose(
+            2, 0, 1
+        )
+        depth = views.depths[np.arange(len(views))[:, None], rows, columns]
+        matrix = views.camera.matrix
+        rays = np.stack(
+            [
+                (pixels[..., 0] - matrix[0, 2]) / matrix[0, 0],
+                (pixels[..., 1] - matrix[1, 2]) / matrix[1, 1],
+                np.ones(depth.shape),
+            ],
+            axis=-1,
+        )
+        placed = (rays * depth[..., None]) @ views.poses[:, :3, :3].transpose(0, 2, 1)
+        placed += views.poses[:, None, :3, 3]
+        known = np.isfinite(depth) & (depth > 0.0)
+        mean = shown.mean(axis=(0, 1))
+        return cls(
+            np.ascontiguousarray(shown[known] - mean),
+            placed[known].astype(np.float32),
+            depth[known].astype(np.float32),
+            mean,
+        )
+
+
+@dataclass(frozen=True)
+class VirtualViews:
+    """A map of R views as S virtual ones see it.
+
+    Attributes:
+        poses: (S, 4, 4) float64 map_T_camera.
+        overlaps: (S, R) float32 mutual IoU with the map's views.
+        described: (S, LENGTH) float32, what each would show in strips.
+        mean: (COMPONENTS,) what the map's patches show on average.
+    """
+
+    poses: NDArray[np.float64]
+    overlaps: NDArray[np.float32]
+    described: NDArray[np.float32]
+    mean: NDArray[np.float32]
+
+    @classmethod
+    def of_map(
+        cls,
+        model: S3eModel,
+        views: RgbdSequence,
+        given: EncoderInput,
+        poses: NDArray[np.float64] | None = None,
+    ) -> VirtualViews:
+        """Virtual views of a map.
+
+        Args:
+            given: what the model sees of ``views``.
+            poses: where; the map's own turned about the vertical if None.
+        """
+        poses = turned(views.poses) if poses is None else poses
+        depth = MapDepth.of(views)
+        cloud = PatchCloud.of(views, shown(model, given), given)
+        rendered = depth.rendered(poses)
+        sums = pooled(
+            cloud.values, cloud.points, cloud.distances,
+            np.linalg.inv(poses).astype(np.float32), rendered, depth.lens, STRIPS,
+        )  # fmt: skip
+        return cls(poses, depth.overlaps(poses, rendered), strip_means(*sums), cloud.mean)
+
+    def describe(self, model: S3eModel, given: EncoderInput) -> NDArray[np.float32]:
+        """(Q, LENGTH) of views that are not of the map."""
+        return strips_of(shown(model, given) - self.mean, given.places.numpy())
+
+    def follow(
+        self,
+        appearance: StripAppearance,
+        asked: NDArray[np.float32],
+        motions: Sequence[Pose | None],
+    ) -> NDArray[np.float32]:
+        """(Q, S) P(camera at each virtual view) after each of Q successive views.
+
+        Args:
+            asked: (Q, LENGTH) as of ``describe``.
+            motions: before_T_after of the camera; None where it was lost.
+        """
+        return followed(self.poses, appearance.log_likelihoods(asked, self.described), motions)
+
+
+def turned(poses: NDArray[np.float64], headings: int = HEADINGS) -> NDArray[np.float64]:
+    """(headings * R, 4, 4) cameras where (R, 4, 4) are, turned about their mean vertical (y)."""
+    vertical = poses[:, :3, 1].mean(axis=0)
+    vertical /= np.linalg.norm(vertical)
+    result = np.tile(poses, (headings, 1, 1))
+    angles = np.repeat(2.0 * np.pi * np.arange(headings) / headings, len(poses))
+    turns = Rotation.from_rotvec(angles[:, None] * vertical).as_matrix()
+    result[:, :3, :3] = turns @ result[:, :3, :3]
+    return result
+
+
+@torch.no_grad()
+def shown(model: S3eModel, given: EncoderInput) -> NDArray[np.float32]:
+    """(N, K, COMPONENTS) first components of what each patch shows."""
+    values = model.encoder.eval().patch(given.values.float())[..., :COMPONENTS]
+    return np.ascontiguousarray(values.cpu().numpy(), np.float32)
+
+
+def fit_appearance(
+    model: S3eModel, sequences: Sequence[tuple[RgbdSequence, EncoderInput]]
+) -> None:
+    """Learn how later laps differ from what the first says of their true places, in place.
+
+    Args:
+        sequences: RGB-D with what the model sees of it, each of two laps or more.
+    """
+    differences = []
+    for sequence, given in sequences:
+        first = sequence.laps == sequence.laps.min()
+        own = np.flatnonzero(first), np.flatnonzero(~first)
+        views = VirtualViews.of_map(
+            model, sequence.chosen(own[0]), given.rows(own[0]), sequence.poses[own[1]]
+        )
+        differences.append(views.describe(model, given.rows(own[1])) - views.described)
+    model.appearance.fit(np.concatenate(differences))
