@@ -33,10 +33,14 @@ def in_laps(sequence: RgbdSequence) -> RgbdSequence:
     return replace(sequence, laps=halves.astype(np.int64))
 
 
-def relocalization_rows(
-    sequence: RgbdSequence, searches: Mapping[str, Search], truth: NDArray[np.float32]
-) -> list[Row]:
-    """One row a method: the first lap is the map, every view of the later ones a lost robot.
+def relocalization_row(
+    sequence: RgbdSequence,
+    method: str,
+    search: Search,
+    truth: NDArray[np.float32],
+    verify: ViewVerifier,
+) -> Row:
+    """A method judged: the first lap is the map, every view of the later ones a lost robot.
 
     ``nearest_*`` figures are of the retrieved view's own pose, ``refined_*`` of what verification
     with its depth makes of it; where it refuses, the retrieved pose stays.
@@ -47,22 +51,26 @@ def relocalization_rows(
     Raises:
         RgbdError: a sequence of a single lap.
     """
-    first = sequence.laps == sequence.laps.min()
-    references, queries = np.flatnonzero(first), np.flatnonzero(~first)
-    if not len(queries):
-        raise RgbdError(f"{sequence.name}: a single lap has no map to be relocalized in")
-    verify = ViewVerifier(sequence)
+    references, queries = map_and_queries(sequence)
     best = truth[np.ix_(queries, references)].max(axis=1)
-    rows: list[Row] = []
-    for name, search in searches.items():
-        scores = search(sequence)[np.ix_(queries, references)]
-        found = references[scores.argmax(axis=1)]
-        row: Row = {"level": sequence.name, "method": name, "queries": len(queries)}
-        seen = truth[queries, found]
-        row["overlap"] = float(seen.mean())
-        row["overlap_of_best"] = float(best.mean())
-        rows.append(row | _figures(sequence, queries, found, verify))
-    return rows
+    scores = search(sequence)[np.ix_(queries, references)]
+    found = references[scores.argmax(axis=1)]
+    row: Row = {"level": sequence.name, "method": method, "queries": len(queries)}
+    row["overlap"] = float(truth[queries, found].mean())
+    row["overlap_of_best"] = float(best.mean())
+    return row | _figures(sequence, queries, found, verify)
+
+
+def map_and_queries(sequence: RgbdSequence) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows of the first lap, and those of the later ones.
+
+    Raises:
+        RgbdError: a sequence of a single lap.
+    """
+    first = sequence.laps == sequence.laps.min()
+    if first.all():
+        raise RgbdError(f"{sequence.name}: a single lap has no map to be relocalized in")
+    return np.flatnonzero(first), np.flatnonzero(~first)
 
 
 def _figures(
@@ -145,26 +153,22 @@ def similarity_row(
 
 def map_rows(
     sequence: RgbdSequence,
-    predicted: NDArray[np.float32],
-    passed_on: NDArray[np.float32],
+    predicted: Mapping[str, NDArray[np.float32]],
     truth: NDArray[np.float32],
 ) -> list[Row]:
-    """The same of every later lap's views with those of the first, by the encoder and the graph.
+    """The same of every later lap's views with those of the first.
 
     Args:
-        predicted: (N, N) by the encoder alone.
-        passed_on: (Q, R) through what the map knows of itself.
+        predicted: (Q, R) by name of what predicts it.
     """
-    first = sequence.laps == sequence.laps.min()
-    by_kind = {"encoder": predicted[np.ix_(~first, first)], "encoder, passed on": passed_on}
+    references, queries = map_and_queries(sequence)
     rows: list[Row] = []
-    for lap in np.unique(sequence.laps[~first]).tolist():
-        own = sequence.laps[~first] == lap
-        wanted = truth[np.ix_(sequence.laps == lap, first)]
-        for kind, values in by_kind.items():
+    for lap in np.unique(sequence.laps[queries]).tolist():
+        own = sequence.laps[queries] == lap
+        wanted = truth[np.ix_(queries[own], references)]
+        for kind, values in predicted.items():
             pairs = f"lap {lap + 1} on the map, {kind}"
-            every = np.ones(wanted.shape, bool)
-            errors = _errors(values[own], wanted, every)
+            errors = _errors(values[own], wanted, np.ones(wanted.shape, bool))
             rows.append({"level": sequence.name, "pairs": pairs, **errors})
     return rows
 

@@ -84,4 +84,5 @@ def followed(
 def _scaled(poses: NDArray[np.float64]) -> NDArray[np.float64]:
     """(S, 6) whose squared distances are the exponents of the kernel."""
     position = poses[:, :3, 3] / POSITION_SIGMA
-    return np.concatenate([position, poses[:, :3, 2] / HEADING_SIGMA], axis=1) / np.sqrt(2.0)
+    heading = poses[:, :3, 2] / HEADING_SIGMA
+    return np.asarray(np.concatenate([position, heading], axis=1) / np.sqrt(2.0), np.float64)

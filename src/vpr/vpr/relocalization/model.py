@@ -32,6 +32,7 @@ from vpr.relocalization.similarity_scale import SimilarityScale
 from vpr.relocalization.strip_appearance import StripAppearance
 
 KIND = "vpr s3e 2"
+AT_ONCE = 64  # views
 VALUES = {"features": CHANNELS, "pixels": PIXEL_VALUES}  # of a patch
 LATER_PARTS = ("appearance",)  # a model without them loads, and can do less
 EMBEDDED_WEIGHTS = Path(__file__).parent / "s3e_doom_levels.safetensors"
@@ -84,15 +85,23 @@ class S3eModel:
         values = patch_pixels(cut) if self.sees == "pixels" else patch_features(images, cut)
         return EncoderInput.of(cut, values)
 
-    @torch.no_grad()
     def embed(self, images: Sequence[Image]) -> NDArray[np.float32]:
         """(N, D) embeddings of unit length.
 
         Raises:
             PatchError: an image that gives no patches.
         """
-        values = torch.nn.functional.normalize(self.encoder.eval()(self.given(images)), dim=1)
-        return np.asarray(values.numpy(), np.float32)
+        return self.embedded(self.given(images))
+
+    @torch.no_grad()
+    def embedded(self, given: EncoderInput) -> NDArray[np.float32]:
+        """(N, D) embeddings of unit length of what ``given`` gave."""
+        encoder = self.encoder.eval()
+        parts = [
+            encoder(given.rows(np.arange(first, min(first + AT_ONCE, len(given)))))
+            for first in range(0, len(given), AT_ONCE)
+        ]
+        return np.asarray(torch.nn.functional.normalize(torch.cat(parts), dim=1).numpy())
 
     def warm_up(self) -> None:
         """Do now what the first image would wait for: the backbone is compiled for it."""

@@ -6,6 +6,8 @@ be made up for a view that nobody took, from the patches that others saw of the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,9 +21,7 @@ SPREAD = 0.05  # of the mean variance, added to each: no direction is told too s
 TEMPER = 0.05  # of a likelihood: neighbours in an image and on the way err alike; of map20, map12
 
 
-def strip_means(
-    sums: NDArray[np.float32], weights: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def strip_means(sums: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.float32]:
     """(N, LENGTH) descriptions from sums (N, STRIPS, COMPONENTS) less the map's mean."""
     return np.asarray((sums / (weights[..., None] + FEW)).reshape(len(sums), -1), np.float32)
 
@@ -56,9 +56,9 @@ class StripAppearance(nn.Module):
         """Whether it tells anything apart."""
         return bool(self.precision.any())
 
-    def fit(self, differences: NDArray[np.float32]) -> None:
-        """Learn from differences (N, LENGTH) at places that are known."""
-        given = differences.astype(np.float64)
+    def fit(self, differences: Sequence[NDArray[np.float32]]) -> None:
+        """Learn from differences (N, LENGTH) of some sequences, at places that are known."""
+        given = np.concatenate(differences).astype(np.float64)
         covariance = given.T @ given / len(given)
         covariance += SPREAD * np.trace(covariance) / LENGTH * np.eye(LENGTH)
         self.precision.copy_(torch.from_numpy(np.linalg.inv(covariance).astype(np.float32)))

@@ -21,7 +21,7 @@ from vpr.records import Pose
 from vpr.relocalization.encoders import EncoderInput
 from vpr.relocalization.markov_localization import followed
 from vpr.relocalization.model import S3eModel
-from vpr.relocalization.rgbd import RgbdSequence
+from vpr.relocalization.rgbd import RgbdError, RgbdSequence
 from vpr.relocalization.strip_appearance import (
     COMPONENTS,
     STRIPS,
@@ -161,20 +161,20 @@ def shown(model: S3eModel, given: EncoderInput) -> NDArray[np.float32]:
     return np.ascontiguousarray(values.cpu().numpy(), np.float32)
 
 
-def fit_appearance(
-    model: S3eModel, sequences: Sequence[tuple[RgbdSequence, EncoderInput]]
-) -> None:
-    """Learn how later laps differ from what the first says of their true places, in place.
+def appearance_differences(
+    model: S3eModel, sequence: RgbdSequence, given: EncoderInput
+) -> NDArray[np.float32]:
+    """(Q, LENGTH) of later laps' views from what the first says of their true places.
 
     Args:
-        sequences: RGB-D with what the model sees of it, each of two laps or more.
+        given: what the model sees of the sequence.
+
+    Raises:
+        RgbdError: a sequence of a single lap.
     """
-    differences = []
-    for sequence, given in sequences:
-        first = sequence.laps == sequence.laps.min()
-        own = np.flatnonzero(first), np.flatnonzero(~first)
-        views = VirtualViews.of_map(
-            model, sequence.chosen(own[0]), given.rows(own[0]), sequence.poses[own[1]]
-        )
-        differences.append(views.describe(model, given.rows(own[1])) - views.described)
-    model.appearance.fit(np.concatenate(differences))
+    first = sequence.laps == sequence.laps.min()
+    if first.all():
+        raise RgbdError(f"{sequence.name}: a single lap has nobody to see it again")
+    own, later = np.flatnonzero(first), np.flatnonzero(~first)
+    views = VirtualViews.of_map(model, sequence.chosen(own), given.rows(own), sequence.poses[later])
+    return views.describe(model, given.rows(later)) - views.described
