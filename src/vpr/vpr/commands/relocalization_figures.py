@@ -25,7 +25,7 @@ def eval_s3e(
     out: Annotated[Path, typer.Option(help="Folder of rows and pictures.")] = Path("out/s3e"),
     models: Annotated[
         list[Path] | None,
-        typer.Option("--model", help="Of vpr train gnn; repeatable. Default: the shipped one."),
+        typer.Option("--model", help="Of vpr train; repeatable. Default: the shipped one."),
     ] = None,
     vocabulary: Annotated[
         list[Path] | None,
@@ -33,6 +33,9 @@ def eval_s3e(
     ] = None,
     seeds: Annotated[int, typer.Option(help="Odometries a level; 0: no pose graphs.", min=0)] = 10,
     stride: Annotated[int, typer.Option(help="Every n-th view.", min=1)] = 1,
+    graphs: Annotated[
+        bool, typer.Option("--graphs/--no-graphs", help="Judge the models' graph networks too.")
+    ] = True,
 ) -> None:
     """Judge S3E-GNN on sequences that it did not learn from, beside other retrieval methods.
 
@@ -43,7 +46,8 @@ def eval_s3e(
     from vpr.evaluation.judged_sequence import JudgedModels, JudgedSequence
 
     def work() -> None:
-        known = JudgedModels([_model(path) for path in models] if models else [_model(None)])
+        loaded = [_model(path) for path in models] if models else [_model(None)]
+        known = JudgedModels(loaded, graphs)
         words = {BY_WORDS: _words(vocabulary)} if vocabulary else {}
         settings = {"vocabulary": [folder.resolve().name for folder in vocabulary or []]}
         judged = [JudgedSequence(folder, stride, known, words, settings, out) for folder in data]

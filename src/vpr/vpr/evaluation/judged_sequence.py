@@ -48,11 +48,15 @@ MAP_ONLY = (SEQUENCES, VIRTUAL)  # methods that look for later laps in the first
 class JudgedModels:
     """The models to compare, each by what it is called in tables.
 
+    Args:
+        graphs: judge their graph networks too.
+
     Raises:
         ValueError: two of the same kind and patch size, which tables could not tell apart.
     """
 
-    def __init__(self, models: Sequence[S3eModel]) -> None:
+    def __init__(self, models: Sequence[S3eModel], graphs: bool = True) -> None:
+        self.graphs = graphs
         self.by_name = {f"{model.kind} {model.patches.patch_size}": model for model in models}
         if len(self.by_name) < len(models):
             raise ValueError("two models have the same encoder and patch size: judge them apart")
@@ -91,10 +95,9 @@ class JudgedSequence:
         self._searches = {**words, SEQUENCES: by_place_descriptor()}
         for name, model in models.by_name.items():
             seen, mark = models.seen[name], models.fingerprint(name)
-            found = {
-                f"S3E {name}": by_encoder(model, seen),
-                f"S3E-GNN {name}": by_graph(model, seen),
-            }
+            found = {f"S3E {name}": by_encoder(model, seen)}
+            if models.graphs:
+                found[f"S3E-GNN {name}"] = by_graph(model, seen)
             if model.appearance.fitted:
                 found[f"S3E {name}{VIRTUAL}"] = by_virtual_views(model, seen)
             self._searches |= found

@@ -18,7 +18,7 @@ COMPONENTS = 32  # of what a patch shows, its first
 LENGTH = STRIPS * COMPONENTS
 FEW = 3.0  # patches in a strip, below which it says little; it is drawn towards the map's mean
 SPREAD = 0.05  # of the mean variance, added to each: no direction is told too sharply
-TEMPER = 0.05  # of a likelihood: neighbours in an image and on the way err alike; of map20, map12
+TEMPER = 0.03  # of a likelihood: neighbours in an image and on the way err alike; of map20, map12
 
 
 def strip_means(sums: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.float32]:
