@@ -93,12 +93,16 @@ def test_a_search_is_asked_once():
 
 
 def test_errors_of_similarity_leave_the_diagonal_out(hall, truth):
-    row = similarity_row(hall, np.zeros_like(truth), truth)
+    row = similarity_row(hall, "all", np.zeros_like(truth), truth)
     apart = ~np.eye(len(truth), dtype=bool)
     assert row["mean_absolute_error"] == pytest.approx(truth[apart].mean())
     assert row["mean_absolute_error"] == pytest.approx(row["always_zero"])
     assert row["mean_absolute_error"] <= row["map_maximum"] <= row["pair_maximum"]
-    assert similarity_row(hall, truth, truth)["of_loops"] == 0.0
+    assert similarity_row(hall, "all", truth, truth)["of_loops"] == 0.0
+    wrong_in_the_map = truth.copy()
+    wrong_in_the_map[:24, :24] = 1.0
+    left = similarity_row(hall, "later", wrong_in_the_map, truth, np.arange(24))
+    assert left["mean_absolute_error"] == 0.0
 
 
 def test_what_the_map_knows_of_itself_completes_a_row(hall, truth):

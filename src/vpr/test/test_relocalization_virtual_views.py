@@ -64,6 +64,15 @@ def test_overlaps_of_virtual_views_are_those_of_real_ones(hall):
     assert np.abs(found - truth).mean() < 0.03
 
 
+def test_views_that_nobody_took_overlap_with_each_other(hall):
+    rows = lap(hall, 2)
+    truth = mutual(similarity_matrix(hall, hall))[np.ix_(rows, rows)]
+    depth = MapDepth.of(hall.chosen(lap(hall, 0)))
+    poses, rendered = hall.poses[rows], depth.rendered(hall.poses[rows])
+    found = MapDepth.of_virtual(poses, rendered, depth.lens).overlaps(poses, rendered)
+    assert np.abs(found - truth).mean() < 0.04
+
+
 def test_a_camera_outside_of_the_map_sees_nothing_of_it(hall):
     depth = MapDepth.of(hall.chosen(lap(hall, 0)))
     away = camera_pose(0.0, 50.0, 0.0)[None]
@@ -109,7 +118,10 @@ def test_a_lap_the_other_way_round_is_followed(hall, model, given):
     asked = views.describe(model, given.rows(back))
     belief = views.follow(model.appearance, asked, [None, *steps])
     assert np.allclose(belief.sum(axis=1), 1.0, atol=1e-4)
-    truth = mutual(similarity_matrix(hall, hall))[np.ix_(back, first)]
+    everything = mutual(similarity_matrix(hall, hall))
+    among = views.overlaps_of(belief[4:]) - everything[np.ix_(back[4:], back[4:])]
+    assert np.abs(among).mean() < 0.3 * everything[np.ix_(back[4:], back[4:])].mean()
+    truth = everything[np.ix_(back, first)]
     error = np.abs(belief @ views.overlaps - truth)
     assert error[4:].mean() < 0.25 * truth[4:].mean()
     assert error[4:].mean() < np.abs(views.overlaps.mean(axis=0) - truth)[4:].mean() / 2.0

@@ -194,24 +194,27 @@ class JudgedSequence:
         predicted = np.asarray(model.scale(alike), np.float32)
         references, queries = map_and_queries(sequence)
         pairs = np.ix_(queries, references)
+        known = truth[np.ix_(references, references)]  # of the map's own poses and depth
         on_map = {
             "encoder": predicted[pairs],
-            "encoder, passed on": passed_on(alike[pairs], truth[np.ix_(references, references)]),
+            "encoder, passed on": passed_on(alike[pairs], known),
         }
+        rows = [similarity_row(sequence, "all, encoder", predicted, truth)]
+        self._draw(name, "encoder", predicted)
         if model.appearance.fitted:
-            on_map["virtual views"] = expected(model, seen, sequence).overlaps
-        self._draw(name, predicted, on_map)
-        rows = [similarity_row(sequence, predicted, truth), *map_rows(sequence, on_map, truth)]
+            found = expected(model, seen, sequence)
+            on_map["virtual views"] = found.overlaps
+            whole = predicted.copy()
+            whole[np.ix_(references, references)] = known
+            whole[np.ix_(queries, queries)] = found.among
+            whole[pairs], whole[np.ix_(references, queries)] = found.overlaps, found.overlaps.T
+            left = "all but the map's own, virtual views"
+            rows.append(similarity_row(sequence, left, whole, truth, references))
+            self._draw(name, "virtual views", whole)
+        rows += map_rows(sequence, on_map, truth)
         return {"rows": [{"model": name} | row for row in rows]}
 
-    def _draw(
-        self, name: str, predicted: NDArray[np.float32], on_map: Mapping[str, NDArray[np.float32]]
-    ) -> None:
-        references, queries = map_and_queries(self._sequence)
-        for kind, values in on_map.items():
-            pictured = predicted.copy()
-            pictured[np.ix_(queries, references)] = values
-            pictured[np.ix_(references, queries)] = values.T
-            words = f"similarity {self.name} {name} {kind}".replace(",", "").split()
-            file = self._out / f"{'_'.join(words)}.png"
-            draw_prediction(file, self._truth, pictured, self._sequence.laps)
+    def _draw(self, name: str, kind: str, predicted: NDArray[np.float32]) -> None:
+        words = f"similarity {self.name} {name} {kind}".split()
+        file = self._out / f"{'_'.join(words)}.png"
+        draw_prediction(file, self._truth, predicted, self._sequence.laps)

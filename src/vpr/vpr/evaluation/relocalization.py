@@ -140,15 +140,24 @@ def probability_rows(judged: JudgedCandidates, config: CandidateChoice) -> list[
 
 
 def similarity_row(
-    sequence: RgbdSequence, predicted: NDArray[np.float32], truth: NDArray[np.float32]
+    sequence: RgbdSequence,
+    pairs: str,
+    predicted: NDArray[np.float32],
+    truth: NDArray[np.float32],
+    known: NDArray[np.intp] | None = None,
 ) -> Row:
     """How far predicted similarities (N, N) are from the true IoU, the diagonal left out.
 
     ``map_maximum`` is the largest value of the error map averaged over blocks of ``BLOCK`` views;
     ``always_zero`` is the error of an encoder that finds nothing alike.
+
+    Args:
+        known: rows of views whose pairs with each other nobody had to predict; they do not count.
     """
-    apart = ~np.eye(len(truth), dtype=bool)
-    return {"level": sequence.name, "pairs": "all", **_errors(predicted, truth, apart)}
+    counted = ~np.eye(len(truth), dtype=bool)
+    if known is not None:
+        counted[np.ix_(known, known)] = False
+    return {"level": sequence.name, "pairs": pairs, **_errors(predicted, truth, counted)}
 
 
 def map_rows(

@@ -27,10 +27,12 @@ class Expected:
 
     Attributes:
         overlaps: (Q, R) IoU.
+        among: (Q, Q) IoU of the later laps' views with each other.
         loops: (Q, R) probability of an IoU above ``LOOP``.
     """
 
     overlaps: NDArray[np.float32]
+    among: NDArray[np.float32]
     loops: NDArray[np.float32]
 
 
@@ -41,7 +43,8 @@ def expected(model: S3eModel, seen: Seen, sequence: RgbdSequence) -> Expected:
     views = VirtualViews.of_map(model, sequence.chosen(references), given.rows(references))
     asked = views.describe(model, given.rows(queries))
     beliefs = views.follow(model.appearance, asked, _motions(sequence, queries))
-    return Expected(beliefs @ views.overlaps, beliefs @ (views.overlaps > LOOP).astype(np.float32))
+    loops = (views.overlaps > LOOP).astype(np.float32)
+    return Expected(beliefs @ views.overlaps, views.overlaps_of(beliefs), beliefs @ loops)
 
 
 def by_virtual_views(model: S3eModel, seen: Seen) -> Search:

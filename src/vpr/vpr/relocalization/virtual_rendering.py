@@ -56,6 +56,17 @@ class MapDepth:
             (matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]),
         )
 
+    @classmethod
+    def of_virtual(
+        cls, poses: NDArray[np.float64], rendered: NDArray[np.float32], lens: Lens
+    ) -> MapDepth:
+        """Virtual views (S, 4, 4) with what they would see as if they had been taken."""
+        rays = _rays(rendered.shape[1:], lens)
+        known = np.where(np.isfinite(rendered), rendered, np.float32(np.nan))
+        points = (known[..., None] * rays).reshape(len(poses), -1, 3)
+        nothing = np.empty((0, 3), np.float32)
+        return cls(poses, rendered * np.float32(SLACK), points, nothing, lens)
+
     def rendered(self, poses: NDArray[np.float64]) -> NDArray[np.float32]:
         """(S, h, w) m, what cameras at map_T_camera (S, 4, 4) would see; inf where unknown."""
         camera_T_map = np.linalg.inv(poses).astype(np.float32)
@@ -68,10 +79,7 @@ class MapDepth:
         self, poses: NDArray[np.float64], rendered: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         """(S, R) mutual IoU of virtual views with the map's own, see ``mutual``."""
-        rays = np.ones((*self.buffers.shape[1:], 3), np.float32)
-        rows, columns = np.indices(self.buffers.shape[1:])
-        rays[..., 0] = (columns - self.lens[2]) / self.lens[0]
-        rays[..., 1] = (rows - self.lens[3]) / self.lens[1]
+        rays = _rays(self.buffers.shape[1:], self.lens)
         camera_T_map = np.linalg.inv(self.poses)
         result = np.empty((len(poses), len(self.poses)), np.float32)
         for row, (pose, depth) in enumerate(zip(poses, rendered, strict=True)):
@@ -84,6 +92,15 @@ class MapDepth:
                 points, views_T_own, self.buffers,
             )  # fmt: skip
         return result
+
+
+def _rays(shape: tuple[int, ...], lens: Lens) -> NDArray[np.float32]:
+    """(h, w, 3) of cells, of length 1 along the camera's axis."""
+    rays = np.ones((*shape, 3), np.float32)
+    rows, columns = np.indices(shape)
+    rays[..., 0] = (columns - lens[2]) / lens[0]
+    rays[..., 1] = (rows - lens[3]) / lens[1]
+    return rays
 
 
 @njit(cache=True, nogil=True)

@@ -29,8 +29,9 @@ from vpr.relocalization.strip_appearance import (
     strip_means,
     strips_of,
 )
-from vpr.relocalization.virtual_rendering import MapDepth, pooled
+from vpr.relocalization.virtual_rendering import SLACK, MapDepth, pooled
 
+IMPROBABLE = 0.01  # belief below which a place says nothing of what two views share
 HEADINGS = 12  # of virtual cameras at a place
 
 
@@ -91,12 +92,14 @@ class VirtualViews:
     Attributes:
         poses: (S, 4, 4) float64 map_T_camera.
         overlaps: (S, R) float32 mutual IoU with the map's views.
+        among: MapDepth of the virtual views themselves.
         described: (S, LENGTH) float32, what each would show in strips.
         mean: (COMPONENTS,) what the map's patches show on average.
     """
 
     poses: NDArray[np.float64]
     overlaps: NDArray[np.float32]
+    among: MapDepth
     described: NDArray[np.float32]
     mean: NDArray[np.float32]
 
@@ -122,11 +125,24 @@ class VirtualViews:
             cloud.values, cloud.points, cloud.distances,
             np.linalg.inv(poses).astype(np.float32), rendered, depth.lens, STRIPS,
         )  # fmt: skip
-        return cls(poses, depth.overlaps(poses, rendered), strip_means(*sums), cloud.mean)
+        among = MapDepth.of_virtual(poses, rendered, depth.lens)
+        overlaps = depth.overlaps(poses, rendered)
+        return cls(poses, overlaps, among, strip_means(*sums), cloud.mean)
 
     def describe(self, model: S3eModel, given: EncoderInput) -> NDArray[np.float32]:
         """(Q, LENGTH) of views that are not of the map."""
         return strips_of(shown(model, given) - self.mean, given.places.numpy())
+
+    def overlaps_of(self, beliefs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(Q, Q) expected IoU between views, each of which may be at several virtual ones."""
+        likely = np.flatnonzero(beliefs.max(axis=0) > IMPROBABLE)
+        poses, depth = self.poses[likely], self.among
+        part = MapDepth(
+            poses, depth.buffers[likely], depth.points[likely], depth.surface, depth.lens
+        )
+        known = depth.buffers[likely] / np.float32(SLACK)
+        shares = beliefs[:, likely]
+        return np.asarray(shares @ part.overlaps(poses, known) @ shares.T, np.float32)
 
     def follow(
         self,
