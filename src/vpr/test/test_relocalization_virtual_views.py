@@ -127,6 +127,14 @@ def test_a_lap_the_other_way_round_is_followed(hall, model, given):
     assert error[4:].mean() < np.abs(views.overlaps.mean(axis=0) - truth)[4:].mean() / 2.0
 
 
+def test_what_the_map_cannot_show_is_no_place_to_be(hall, model, given):
+    rows = lap(hall, 0)[:2]  # side by side: they look the same way
+    views = VirtualViews.of_map(model, hall.chosen(rows), given.rows(rows))
+    ahead = views.poses[:, :3, 2] @ hall.poses[rows, :3, 2].T
+    assert 2 <= len(views.poses) < HEADINGS * len(rows)
+    assert (ahead.max(axis=1) > -0.5).all()  # none looks back
+
+
 def test_a_single_lap_teaches_nothing(hall, model, given):
     rows = lap(hall, 0)
     with pytest.raises(RgbdError, match="single lap"):

@@ -32,6 +32,7 @@ from vpr.relocalization.strip_appearance import (
 from vpr.relocalization.virtual_rendering import SLACK, MapDepth, pooled
 
 IMPROBABLE = 0.01  # belief below which a place says nothing of what two views share
+KNOWN = 0.5  # share of what a virtual view sees, that the map must know
 HEADINGS = 12  # of virtual cameras at a place
 
 
@@ -115,12 +116,15 @@ class VirtualViews:
 
         Args:
             given: what the model sees of ``views``.
-            poses: where; the map's own turned about the vertical if None.
+            poses: where. If None, the map's own turned about the vertical, but for those that the
+                map has nothing to show to: anything looks more like nothing than like a place.
         """
-        poses = turned(views.poses) if poses is None else poses
         depth = MapDepth.of(views)
         cloud = PatchCloud.of(views, shown(model, given), given)
-        rendered = depth.rendered(poses)
+        turning = turned(views.poses) if poses is None else poses
+        rendered = depth.rendered(turning)
+        known = np.isfinite(rendered).mean(axis=(1, 2)) >= (KNOWN if poses is None else 0.0)
+        poses, rendered = turning[known], rendered[known]
         sums = pooled(
             cloud.values, cloud.points, cloud.distances,
             np.linalg.inv(poses).astype(np.float32), rendered, depth.lens, STRIPS,
