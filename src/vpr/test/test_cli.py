@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from vpr.cli import app
+from vpr.evaluation.places import embed_files
 
 DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data"
 
@@ -44,6 +45,28 @@ def test_places_are_evaluated_and_written_as_json(tmp_path):
         "recall@1", "recall@5", "recall@10", "recall_at_100_precision", "average_precision",
     }  # fmt: skip
     assert figures["recall@1"] == 1.0
+
+
+def test_a_whitening_of_the_mapped_drive_is_made_and_used(tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        image = np.kron(rng.integers(0, 255, (6, 8), dtype=np.uint8), np.ones((20, 20), np.uint8))
+        cv2.imwrite(str(tmp_path / f"{i}.png"), image)
+    made = tmp_path / "white.safetensors"
+    result = run("train", "whitening", tmp_path, "--out", made)
+    assert result.exit_code == 0, result.output
+    params = tmp_path / "params.yaml"
+    params.write_text(f"/**/embedding: {{ros__parameters: {{whitening: {made}}}}}\n")
+    files = sorted(tmp_path.glob("*.png"))
+    whitened, plain = embed_files(files, params), embed_files(files)
+    assert whitened.shape == (6, 5)
+    assert np.abs(whitened @ whitened.T - np.eye(6)).mean() < np.abs(plain @ plain.T).mean()
+    again = run("train", "whitening", tmp_path, "--out", made, "--params-file", params)
+    assert again.exit_code == 0, again.output  # fitted to what comes before it, not to itself
+    np.testing.assert_array_equal(embed_files(files, params), whitened)
+    refused = run("train", "whitening", tmp_path, "--out", made, "--dimension", 6)
+    assert refused.exit_code == 2
+    assert "need more than 6" in refused.stderr
 
 
 @pytest.mark.parametrize(

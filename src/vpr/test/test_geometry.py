@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 
 from vpr.geometry import (
     PoseTrack,
@@ -15,6 +16,7 @@ from vpr.geometry import (
     quaternion_of,
     relative,
     rotation_angle,
+    rotation_from_vector,
     translation_norm,
     yaw_of,
 )
@@ -29,6 +31,30 @@ def test_inverse_undoes_and_quaternion_round_trips(pose):
     np.testing.assert_allclose(inverse(pose) @ pose, np.eye(4), atol=1e-9)
     again = pose_from_quaternion(pose[:3, 3], quaternion_of(pose))
     np.testing.assert_allclose(again, pose, atol=1e-9)
+
+
+@given(quaternions)
+def test_rotations_are_those_of_scipy(quaternion):
+    expected = Rotation.from_quat(quaternion)
+    pose = pose_from_quaternion((0.0, 0.0, 0.0), quaternion)
+    np.testing.assert_allclose(pose[:3, :3], expected.as_matrix(), atol=1e-12)
+    of_pose = quaternion_of(pose)
+    assert of_pose[3] >= 0.0
+    assert abs(of_pose @ expected.as_quat()) == pytest.approx(1.0, abs=1e-12)
+
+
+@given(st.tuples(finite, finite, finite))
+def test_rotation_vectors_are_those_of_scipy(turn):
+    expected = Rotation.from_rotvec(turn).as_matrix()
+    np.testing.assert_allclose(rotation_from_vector(turn), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("turn", [(np.pi, 0, 0), (0, np.pi, 0), (0, 0, np.pi), (0, 0, 0)])
+def test_half_turns_and_none_round_trip(turn):
+    pose = np.eye(4)
+    pose[:3, :3] = rotation_from_vector(turn)
+    again = pose_from_quaternion((0.0, 0.0, 0.0), quaternion_of(pose))
+    np.testing.assert_allclose(again, pose, atol=1e-12)
 
 
 @given(poses, poses)

@@ -56,6 +56,7 @@ class NodeConfig(BaseModel):
     autostart: bool
     diagnostics_period: Positive
     niceness: int = Field(ge=0, le=19)
+    executor: Literal["waiting", "events"]
 
     @classmethod
     def from_file(cls, path: Path | None = None, **overrides: Any) -> Self:

@@ -193,8 +193,9 @@ def test_bad_descriptors_and_odometry_are_counted_and_explained(probe, nodes):
     assert child.poll() is None
 
 
-def test_a_closure_bends_the_path_and_moves_map_to_odom(probe, nodes):
-    nodes.start("pose_graph", publish_period=0.05)
+@pytest.mark.parametrize("executor", ["waiting", "events"])
+def test_a_closure_bends_the_path_and_moves_map_to_odom(probe, nodes, executor):
+    nodes.start("pose_graph", publish_period=0.05, executor=executor)
     paths = probe.hear(Path, "path", LATCHED)
     graphs = probe.hear(PoseGraph, "graph", LATCHED)
     corrections = probe.hear(TransformStamped, "map_to_odom")

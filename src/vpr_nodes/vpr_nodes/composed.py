@@ -14,10 +14,10 @@ from contextlib import suppress
 from importlib import import_module
 
 import rclpy
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import Executor, ExternalShutdownException
 from rclpy.utilities import remove_ros_args
 
-from vpr_nodes.vpr_node import VprNode, leave
+from vpr_nodes.vpr_node import VprNode, executor_of, leave
 
 POLL_PERIOD = 0.2  # s
 SUITE = (
@@ -68,16 +68,14 @@ def _spin(nodes: Sequence[VprNode]) -> None:
     """
     threads = []
     for node in nodes:
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        threads.append(threading.Thread(target=_spin_one, args=[executor], daemon=True))
+        threads.append(threading.Thread(target=_spin_one, args=[executor_of(node)], daemon=True))
         threads[-1].start()
     for thread in threads:
         while thread.is_alive():
             thread.join(POLL_PERIOD)  # so that Ctrl-C is heard in between
 
 
-def _spin_one(executor: SingleThreadedExecutor) -> None:
+def _spin_one(executor: Executor) -> None:
     with suppress(ExternalShutdownException):
         executor.spin()
 

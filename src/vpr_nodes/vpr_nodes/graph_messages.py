@@ -1,17 +1,19 @@
-"""The pose graph as messages: for programs (PoseGraph) and for RViz and Foxglove (markers)."""
+"""The pose graph as messages: for programs (PoseGraph), for RViz and Foxglove (Path, markers)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from geometry_msgs.msg import Point
+from geometry_msgs.msg import Point, PoseStamped
+from geometry_msgs.msg import Pose as PoseMsg
+from nav_msgs.msg import Path
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 from vpr_interfaces.msg import PoseGraph, PoseGraphEdge, PoseGraphNode
 
 from vpr.graph.edges import Edge, EdgeKind, GraphNode
 from vpr.records import ClosureState, Pose
-from vpr_nodes.conversions import pose_msg, pose_with_covariance_msg, time_msg
+from vpr_nodes.conversions import pose_with_covariance_msg, time_msg
 
 ODOMETRY_COLOUR = ColorRGBA(r=0.45, g=0.55, b=0.65, a=1.0)
 CLOSURE_COLOUR = ColorRGBA(r=0.1, g=0.75, b=0.35, a=1.0)
@@ -39,10 +41,28 @@ class EdgeMessages:
         return [message for _, message in made.values()]
 
 
+def path_msg(
+    nodes: Sequence[GraphNode], poses: Sequence[PoseMsg], session: int | None, header: Header
+) -> Path:
+    """The anchored nodes of a session, or of all, with their poses' messages."""
+    path = Path(header=header)
+    for node, pose in zip(nodes, poses, strict=True):
+        if node.anchored and (session is None or node.session == session):
+            stamped = PoseStamped(pose=pose)
+            stamped.header.stamp = time_msg(node.stamp_ns)
+            stamped.header.frame_id = header.frame_id
+            path.poses.append(stamped)
+    return path
+
+
 def graph_msg(
-    nodes: Sequence[GraphNode], edges: list[PoseGraphEdge], chi2: float, header: Header
+    nodes: Sequence[GraphNode],
+    poses: Sequence[PoseMsg],
+    edges: list[PoseGraphEdge],
+    chi2: float,
+    header: Header,
 ) -> PoseGraph:
-    """The whole graph as a message."""
+    """The whole graph as a message; ``poses`` are the messages of the nodes' poses."""
     return PoseGraph(
         header=header,
         chi2=float(chi2),
@@ -51,10 +71,10 @@ def graph_msg(
                 id=node.id,
                 session=node.session,
                 stamp=time_msg(node.stamp_ns),
-                pose=pose_msg(node.pose),
+                pose=pose,
                 anchored=node.anchored,
             )
-            for node in nodes
+            for node, pose in zip(nodes, poses, strict=True)
         ],
         edges=edges,
     )

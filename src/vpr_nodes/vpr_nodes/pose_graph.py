@@ -20,9 +20,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from geometry_msgs.msg import PoseStamped, TransformStamped
+from geometry_msgs.msg import TransformStamped
 from nav_msgs.msg import Odometry
 from nav_msgs.msg import Path as PathMsg
+from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 from vpr_interfaces.msg import Keyframe as KeyframeMsg
 from vpr_interfaces.msg import LoopClosure as LoopClosureMsg
@@ -37,12 +38,13 @@ from vpr.graph.pose_graph import PoseGraph
 from vpr.messages import closure_of, keyframe_of, pose_of, stamp_ns
 from vpr.records import ClosureState, LoopClosure, Pose
 from vpr_nodes.conversions import closure_msg, pose_msg, time_msg
-from vpr_nodes.graph_messages import EdgeMessages, graph_msg, marker_array
+from vpr_nodes.graph_messages import EdgeMessages, graph_msg, marker_array, path_msg
 from vpr_nodes.map_service import MapService
 from vpr_nodes.session_service import SessionService
 from vpr_nodes.vpr_node import LATCHED, RELIABLE, REMEMBERED, SENSOR, VprNode, run
 
 MAP_FRAME, ODOM_FRAME = "map", "odom"
+REST = 9.0  # times as long as publishing the whole map took until it is published again
 KEYFRAME_PATIENCE = 5.0  # s a closure waits for the keyframes it ties
 NOT_A_VERDICT = {"duplicate", "not_verified"}  # refusals that say nothing about the closure itself
 
@@ -63,6 +65,7 @@ class PoseGraphNode(VprNode):
             self.maps.load_graph(Path(self.config.map))
         self.odom_frame, self.camera_frame = ODOM_FRAME, ""
         self.edge_messages = EdgeMessages()
+        self.rest_until = 0.0  # of publishing, by the monotonic clock
         self.path_publisher = self.create_lifecycle_publisher(PathMsg, "path", LATCHED)
         self.graph_publisher = self.create_lifecycle_publisher(PoseGraphMsg, "graph", LATCHED)
         self.marker_publisher = self.create_lifecycle_publisher(MarkerArray, "markers", LATCHED)
@@ -251,26 +254,24 @@ class PoseGraphNode(VprNode):
         )
 
     def _publish_products(self) -> None:
-        """The whole trajectory, every ``publish_period`` at most: its cost grows with the map."""
-        if not self.changed:
+        """The whole trajectory, whose cost grows with the map, in a small share of the time."""
+        began = time.monotonic()
+        if not self.changed or began < self.rest_until:
             return
         self.changed = False
         self.health.notes.update(self.graph.counters)
         nodes = self.graph.nodes()
         edges = [edge for edge in self.graph.edges() if edge.kind != EdgeKind.FIX]
         stamp = time_msg(max((node.stamp_ns for node in nodes), default=0))
-        path = PathMsg()
-        path.header.stamp, path.header.frame_id = stamp, MAP_FRAME
-        for node in nodes:
-            if node.anchored and (self.session is None or node.session == self.session):
-                pose = PoseStamped(pose=pose_msg(node.pose))
-                pose.header.stamp, pose.header.frame_id = time_msg(node.stamp_ns), MAP_FRAME
-                path.poses.append(pose)
-        self.path_publisher.publish(path)
-        messages = self.edge_messages(edges)
-        self.graph_publisher.publish(graph_msg(nodes, messages, self.graph.chi2(), path.header))
-        self.marker_publisher.publish(marker_array(nodes, edges, path.header))
+        header = Header(stamp=stamp, frame_id=MAP_FRAME)
+        poses = [pose_msg(node.pose) for node in nodes]
+        self.path_publisher.publish(path_msg(nodes, poses, self.session, header))
+        messages, chi2 = self.edge_messages(edges), self.graph.chi2()
+        self.graph_publisher.publish(graph_msg(nodes, poses, messages, chi2, header))
+        self.marker_publisher.publish(marker_array(nodes, edges, header))
         self.health.published["path"] += 1
+        now = time.monotonic()
+        self.rest_until = now + REST * (now - began)
 
 
 def transform_msg(pose: Pose, stamp: int, frame: str, child: str) -> TransformStamped:

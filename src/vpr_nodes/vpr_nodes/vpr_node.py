@@ -18,7 +18,7 @@ from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.event_handler import SubscriptionEventCallbacks
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 
@@ -223,8 +223,7 @@ def run(
         node = node_class()
         refused = not node.autostart()
         _yield_cores(node)
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
+        executor = executor_of(node)
         while rclpy.ok() and not refused and not until(node):
             executor.spin_once(timeout_sec=poll)
     except (KeyboardInterrupt, ExternalShutdownException):
@@ -238,6 +237,22 @@ def run(
                 node.finish()
     if node is not None:
         leave([node], 2 if refused or node.start_error else 0)
+
+
+def executor_of(node: VprNode) -> Executor:
+    """The configured executor with the node.
+
+    Raises:
+        ImportError: rclpy has none of that kind, as before 7.1.4.
+    """
+    if node.get_parameter("executor").value == "events":
+        from rclpy.experimental import EventsExecutor  # not there in older ones
+
+        executor = EventsExecutor()
+    else:
+        executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    return executor
 
 
 def _yield_cores(node: VprNode) -> None:

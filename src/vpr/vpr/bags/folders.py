@@ -12,7 +12,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from vpr.bags.messages import SensorMessages
 from vpr.bags.reader import BagError
@@ -26,7 +25,7 @@ from vpr.bags.topics import (
 )
 from vpr.bags.writer import BagWriter
 from vpr.evaluation.places import image_files
-from vpr.geometry import inverse, relative
+from vpr.geometry import inverse, relative, rotation_from_vector
 from vpr.records import CameraModel, Image, Pose
 
 START_NS = 1_700_000_000_000_000_000
@@ -136,7 +135,7 @@ def drifting(
         step = relative(before, after)
         noise = np.eye(4)
         noise[:3, 3] = rng.normal(0.0, translation_noise, 3)
-        noise[:3, :3] = Rotation.from_rotvec(rng.normal(0.0, rotation_noise, 3)).as_matrix()
+        noise[:3, :3] = rotation_from_vector(rng.normal(0.0, rotation_noise, 3))
         result.append(result[-1] @ step @ noise)
     return result
 

@@ -1,4 +1,4 @@
-"""``vpr eval places`` and ``vpr eval verification``: recognition and its check on image folders."""
+"""``vpr eval places``, ``vpr eval verification`` and ``vpr train whitening``: on image folders."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from rich.table import Table
 from vpr.commands.outcome import explained, write_json
 
 console = Console()
+
+WHITENED = 256  # values, where no other number is asked for
 
 ParamsFile = Annotated[
     Path | None, typer.Option("--params-file", help="Parameters laid over the shipped ones.")
@@ -84,6 +86,33 @@ def eval_verification(
     write_json({"rows": rows}, json_out)
 
 
+def train_whitening(
+    images: Annotated[Path, typer.Argument(help="Folder of images, as of the drive mapped.")],
+    out: Annotated[Path, typer.Option(help="File to write (safetensors).")],
+    dimension: Annotated[
+        int | None, typer.Option(help="Values kept; by default 256, or what there are.", min=1)
+    ] = None,
+    shrinkage: Annotated[
+        float, typer.Option(help="Added to each variance, share of the largest.", min=0.0)
+    ] = 0.1,
+    params_file: ParamsFile = None,
+) -> None:
+    """Learn from unlabelled images what all places of a world share, so that it counts less.
+
+    The file is for ``embedding.whitening``.
+    """
+    from vpr.evaluation.places import embed_files, image_files
+    from vpr.models.whitening import fit_whitening
+
+    with explained():
+        files = image_files(images)
+        with console.status(f"{len(files)} images"):
+            descriptors = embed_files(files, params_file, whitening="")
+        kept = dimension or min(WHITENED, len(files) - 1, descriptors.shape[1])
+        fit_whitening(descriptors, kept, shrinkage).save(out)
+    console.print(f"{out}: {descriptors.shape[1]} values to {kept}, from {len(files)} images")
+
+
 def _print_figures(title: str, values: dict[str, Any]) -> None:
     table = Table("figure", "value", title=title)
     for name, value in values.items():
@@ -91,7 +120,8 @@ def _print_figures(title: str, values: dict[str, Any]) -> None:
     console.print(table)
 
 
-def add_to(eval_app: typer.Typer) -> None:
+def add_to(train_app: typer.Typer, eval_app: typer.Typer) -> None:
     """Put the commands of places beside the others."""
+    train_app.command("whitening")(train_whitening)
     eval_app.command("places")(eval_places)
     eval_app.command("verification")(eval_verification)

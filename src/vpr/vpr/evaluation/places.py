@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -146,9 +147,14 @@ def read_ground_truth(path: Path, queries: int, references: int) -> list[frozens
     return correct
 
 
-def embed_files(files: list[Path], params_file: Path | None = None) -> NDArray[np.float32]:
-    """Descriptors (B, D) of image files, made as the segmentation and embedding nodes make them."""
-    config = EmbeddingConfig.from_file(params_file)
+def embed_files(
+    files: list[Path], params_file: Path | None = None, **settings: Any
+) -> NDArray[np.float32]:
+    """Descriptors (B, D) of image files, made as the segmentation and embedding nodes make them.
+
+    ``settings`` are laid over those of the embedding.
+    """
+    config = EmbeddingConfig.from_file(params_file, **settings)
     embedder = Embedder(config)
     attention = make_attention(SegmentationConfig.from_file(params_file))
     descriptors = np.empty((len(files), embedder.dimension), np.float32)

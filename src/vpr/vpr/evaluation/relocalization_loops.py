@@ -7,14 +7,13 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from vpr.config import PoseGraphConfig
 from vpr.evaluation.loop_search import Closing, Loop, Overlaid, OverlaidViews, by_features
 from vpr.evaluation.trajectory import StampedPoses, absolute_trajectory_error
 from vpr.evaluation.view_search import Search
 from vpr.evaluation.view_verification import ViewVerifier
-from vpr.geometry import relative
+from vpr.geometry import relative, rotation_from_vector
 from vpr.graph.pose_graph import PoseGraph
 from vpr.records import ClosureState, Keyframe, LoopClosure, Pose
 from vpr.relocalization.rgbd import RgbdSequence
@@ -96,7 +95,7 @@ def drifting(poses: NDArray[np.float64], seed: int) -> list[Pose]:
         turn = rng.normal(0.0, ROTATION_NOISE, 3)
         turn[1] += bias  # the camera's y axis points down
         noise = np.eye(4)
-        noise[:3, :3] = Rotation.from_rotvec(turn).as_matrix()
+        noise[:3, :3] = rotation_from_vector(turn)
         noise[:3, 3] = rng.normal(0.0, TRANSLATION_NOISE * length, 3)
         result.append(result[-1] @ step @ noise)
     return result

@@ -79,7 +79,7 @@ class Whitening:
 def fit_whitening(
     descriptors: NDArray[np.float32], dimension: int, shrinkage: float = 1e-3
 ) -> Whitening:
-    """Fit to descriptors (N, D) of training images, never to the traverse that is then evaluated.
+    """Fit to descriptors (N, D) of another drive, or of the one that is mapped; never of queries.
 
     Args:
         dimension: how many principal components are kept; less than N and at most D.

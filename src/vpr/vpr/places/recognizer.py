@@ -350,44 +350,34 @@ class PlaceRecognizer:
         )
         if len(best) == 0:
             return (), "no loop: the sessions that could be searched are forgotten"
+        probabilities, as_best = self._probabilities(query, found, best, memory)
+        threshold = self._config.min_probability
+        kept = as_best >= threshold
+        if not kept.any():
+            return (), (
+                f"no loop: best candidate {probabilities[0]:.2f} < {threshold:.2f}, "
+                f"{searched} places searched"
+            )
+        return _matches(found, best[kept], probabilities[kept], memory), ""
+
+    def _probabilities(
+        self,
+        query: Keyframe,
+        found: ScoredPlaces,
+        best: NDArray[np.int64],
+        memory: PlaceMemory | ChosenPlaces,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Of each candidate: that it is right, and that it were, had it been the best one."""
         calibration = self._calibration(memory.model)
         if calibration is None:
             scores = found.scores[best]
-            probabilities, as_best = self._probability(scores), self._probability.as_best(scores)
-        else:
-            distances = self._distances(found, best)
-            impostors = self._impostor_distances(query, found.places[best], memory)
-            choice = max(found.searched, 1)  # a first step may not be passed yet
-            probabilities = calibration(distances, impostors, choice)
-            as_best = calibration.as_best(distances, impostors, choice)
-        threshold = self._config.min_probability
-        source = MatchSource.SEQUENCE if found.frames > 1 else MatchSource.SINGLE
-        places = found.places[best]
-        rows = zip(
-            *(memory.column(name)[places].tolist() for name in ("ids", "sessions", "stamps_ns")),
-            *(values[best].tolist() for values in (found.similarities, found.scores)),
-            probabilities.tolist(),
-            (as_best >= threshold).tolist(),
-            strict=True,
-        )
-        candidates = tuple(
-            PlaceMatch(
-                reference_id=reference,
-                reference_session=session,
-                reference_stamp_ns=stamp_ns,
-                distance=min(max(1.0 - similarity, 0.0), 2.0),
-                sequence_score=score,
-                probability=probability,
-                source=source,
-            )
-            for reference, session, stamp_ns, similarity, score, probability, kept in rows
-            if kept
-        )
-        if candidates:
-            return candidates, ""
-        return (), (
-            f"no loop: best candidate {probabilities[0]:.2f} < {threshold:.2f}, "
-            f"{searched} places searched"
+            return self._probability(scores), self._probability.as_best(scores)
+        distances = self._distances(found, best)
+        impostors = self._impostor_distances(query, found.places[best], memory)
+        choice = max(found.searched, 1)  # a first step may not be passed yet
+        return (
+            calibration(distances, impostors, choice),
+            calibration.as_best(distances, impostors, choice),
         )
 
     def _calibration(self, model: str) -> Calibration | None:
@@ -430,6 +420,35 @@ class PlaceRecognizer:
         views = np.concatenate([query.descriptor[None], memory.descriptors(places)])
         distances = trained.impostor_distances(views)
         return np.asarray((distances[0] + distances[1:]) / 2.0)
+
+
+def _matches(
+    found: ScoredPlaces,
+    chosen: NDArray[np.int64],
+    probabilities: NDArray[np.float64],
+    memory: PlaceMemory | ChosenPlaces,
+) -> tuple[PlaceMatch, ...]:
+    """The chosen ones of the scored places as matches."""
+    source = MatchSource.SEQUENCE if found.frames > 1 else MatchSource.SINGLE
+    places = found.places[chosen]
+    rows = zip(
+        *(memory.column(name)[places].tolist() for name in ("ids", "sessions", "stamps_ns")),
+        *(values[chosen].tolist() for values in (found.similarities, found.scores)),
+        probabilities.tolist(),
+        strict=True,
+    )
+    return tuple(
+        PlaceMatch(
+            reference_id=reference,
+            reference_session=session,
+            reference_stamp_ns=stamp_ns,
+            distance=min(max(1.0 - similarity, 0.0), 2.0),
+            sequence_score=score,
+            probability=probability,
+            source=source,
+        )
+        for reference, session, stamp_ns, similarity, score, probability in rows
+    )
 
 
 def _aligned(

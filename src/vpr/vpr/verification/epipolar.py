@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
+from vpr.geometry import rotation_from_vector
 from vpr.records import Pose
 
 ITERATIONS = 5
@@ -53,7 +53,7 @@ def sharpened_motion(
         hessian = jacobian.T @ (weight[:, None] * jacobian) + np.diag(prior)
         step = -np.linalg.solve(hessian, jacobian.T @ (weight * error) + prior * moved)
         moved = moved + step
-        rotation = Rotation.from_rotvec(step[:3]).as_matrix() @ rotation
+        rotation = rotation_from_vector(step[:3]) @ rotation
         towards = towards + step[3:] @ sideways
         towards /= np.linalg.norm(towards)
     sharpened = np.eye(4)

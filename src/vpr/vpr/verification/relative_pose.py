@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from vpr.config import LoopClosureConfig
-from vpr.geometry import inverse
+from vpr.geometry import inverse, rotation_from_vector
 from vpr.records import Covariance, Pose
 from vpr.uncertain_pose import between, inverted
 from vpr.verification.features import LocalFeatures
@@ -137,7 +136,7 @@ def _solve_pnp(
     if not (np.isfinite(turn).all() and np.isfinite(shift).all()):
         return None
     seen_T_own = np.eye(4)
-    seen_T_own[:3, :3] = Rotation.from_rotvec(turn).as_matrix()
+    seen_T_own[:3, :3] = rotation_from_vector(turn)
     seen_T_own[:3, 3] = shift
     return inverse(seen_T_own)
 
@@ -221,7 +220,7 @@ def _refine(
         gradient[6] += stretch / noise.focal**2
         step = -gain @ gradient
         pose[:3, 3] += step[:3]
-        pose[:3, :3] = Rotation.from_rotvec(step[3:6]).as_matrix() @ pose[:3, :3]
+        pose[:3, :3] = rotation_from_vector(step[3:6]) @ pose[:3, :3]
         stretch = float(np.clip(stretch + step[6], -0.5, 0.5))
         if np.abs(step).max() < CONVERGED:
             break

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from vpr.config import VinsMonoBridgeConfig
-from vpr.geometry import inverse
+from vpr.geometry import inverse, rotation_from_vector
 from vpr.records import CameraModel, Image, Pose
 from vpr.verification.features import REFERENCE_WIDTH
 from vpr.verification.matching import match_descriptors
@@ -118,7 +117,7 @@ def find_again(
     if not (np.isfinite(turn).all() and np.isfinite(shift).all()):
         return None
     camera_T_odom = np.eye(4)
-    camera_T_odom[:3, :3] = Rotation.from_rotvec(turn).as_matrix()
+    camera_T_odom[:3, :3] = rotation_from_vector(turn)
     camera_T_odom[:3, 3] = shift
     order = kept[np.argsort(tracked.ids[rows[kept]])]
     return FoundPoints(tracked.ids[rows[order]], old.rays[columns[order]], inverse(camera_T_odom))
