@@ -93,7 +93,7 @@ def test_cameras_turn_on_the_spot_about_the_vertical(hall):
 def test_patches_lie_on_the_walls(hall, model, given):
     rows = lap(hall, 0)
     part = given.rows(rows)
-    cloud = PatchCloud.of(hall.chosen(rows), shown(model, part), part)
+    cloud = PatchCloud.of(hall.chosen(rows), shown(model, part), part.places.numpy())
     outside = np.abs(cloud.points) / np.array([4.0, 1.5, 3.0])
     assert np.allclose(outside.max(axis=1), 1.0, atol=0.05)
     assert np.allclose(cloud.values.mean(axis=0), 0.0, atol=1e-3)
@@ -104,7 +104,7 @@ def test_patches_without_depth_are_left_out(hall, model, given):
     blind = hall.chosen(rows)
     blind.depths[0] = np.nan
     part = given.rows(rows)
-    cloud = PatchCloud.of(blind, shown(model, part), part)
+    cloud = PatchCloud.of(blind, shown(model, part), part.places.numpy())
     assert len(cloud.points) == (len(rows) - 1) * part.values.shape[1]
     assert np.isfinite(cloud.points).all()
 
@@ -139,6 +139,11 @@ def test_a_single_lap_teaches_nothing(hall, model, given):
     rows = lap(hall, 0)
     with pytest.raises(RgbdError, match="single lap"):
         appearance_differences(model, hall.chosen(rows), given.rows(rows))
+
+
+def test_an_encoder_that_makes_too_little_of_a_patch_is_refused(given):
+    with pytest.raises(ValueError, match="32 components"):
+        shown(S3eModel("sparse", 16, dimension=32), given)
 
 
 def test_belief_moves_with_the_camera_and_spreads_where_it_is_lost():

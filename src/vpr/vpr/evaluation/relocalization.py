@@ -18,7 +18,7 @@ from vpr.records import Keyframe
 from vpr.relocalization.relocalizer import Relocalizer
 from vpr.relocalization.rgbd import RgbdError, RgbdSequence
 
-BLOCK = 10  # views on each side of a block of the error map
+BLOCK = 10  # views on each side of a block of the error map, where there are as many
 LOOP = 0.1  # IoU above which a pair counts as a loop
 RECALLS = ((0.25, 5.0), (0.5, 10.0))  # m and degrees
 
@@ -187,9 +187,10 @@ def _errors(
 ) -> Row:
     error = np.where(counted, np.abs(predicted - truth), 0.0)
     loops = (truth > LOOP) & counted
-    height, width = (count // BLOCK for count in truth.shape)
-    whole = error[: height * BLOCK, : width * BLOCK]
-    blocks = whole.reshape(height, BLOCK, width, BLOCK).mean(axis=(1, 3))
+    side = min(BLOCK, *truth.shape)
+    height, width = (count // side for count in truth.shape)
+    whole = error[: height * side, : width * side]
+    blocks = whole.reshape(height, side, width, side).mean(axis=(1, 3))
     return {
         "views": len(truth),
         "mean_absolute_error": float(error[counted].mean()),

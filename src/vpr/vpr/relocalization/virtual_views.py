@@ -53,18 +53,19 @@ class PatchCloud:
     mean: NDArray[np.float32]
 
     @classmethod
-    def of(cls, views: RgbdSequence, shown: NDArray[np.float32], given: EncoderInput) -> PatchCloud:
-        """Of views with what their patches show (R, K, COMPONENTS); those without depth are left.
+    def of(
+        cls, views: RgbdSequence, values: NDArray[np.float32], places: NDArray[np.float32]
+    ) -> PatchCloud:
+        """Of R views; patches without depth are left out.
 
         Args:
-            given: the same patches as the encoder has them.
+            values: (R, K, COMPONENTS) what their patches show.
+            places: (R, K, 2) of these, in 0..1 of width and height.
         """
         height, width = views.depths.shape[1:]
-        pixels = given.places.numpy() * np.array([width, height], np.float32)
-        columns, rows = np.minimum(pixels.astype(np.int64), [width - 1, height - 1]).transpose(
-            2, 0, 1
-        )
-        depth = views.depths[np.arange(len(views))[:, None], rows, columns]
+        pixels = places * np.array([width, height], np.float32)
+        cells = np.minimum(pixels.astype(np.int64), [width - 1, height - 1])
+        depth = views.depths[np.arange(len(views))[:, None], cells[..., 1], cells[..., 0]]
         matrix = views.camera.matrix
         rays = np.stack(
             [
@@ -77,9 +78,9 @@ class PatchCloud:
         placed = (rays * depth[..., None]) @ views.poses[:, :3, :3].transpose(0, 2, 1)
         placed += views.poses[:, None, :3, 3]
         known = np.isfinite(depth) & (depth > 0.0)
-        mean = shown.mean(axis=(0, 1))
+        mean = values.mean(axis=(0, 1))
         return cls(
-            np.ascontiguousarray(shown[known] - mean),
+            np.ascontiguousarray(values[known] - mean),
             placed[known].astype(np.float32),
             depth[known].astype(np.float32),
             mean,
@@ -93,7 +94,7 @@ class VirtualViews:
     Attributes:
         poses: (S, 4, 4) float64 map_T_camera.
         overlaps: (S, R) float32 mutual IoU with the map's views.
-        among: MapDepth of the virtual views themselves.
+        among: depth of the virtual views, as of a map of their own.
         described: (S, LENGTH) float32, what each would show in strips.
         mean: (COMPONENTS,) what the map's patches show on average.
     """
@@ -120,7 +121,7 @@ class VirtualViews:
                 map has nothing to show to: anything looks more like nothing than like a place.
         """
         depth = MapDepth.of(views)
-        cloud = PatchCloud.of(views, shown(model, given), given)
+        cloud = PatchCloud.of(views, shown(model, given), given.places.numpy())
         turning = turned(views.poses) if poses is None else poses
         rendered = depth.rendered(turning)
         known = np.isfinite(rendered).mean(axis=(1, 2)) >= (KNOWN if poses is None else 0.0)
@@ -176,7 +177,16 @@ def turned(poses: NDArray[np.float64], headings: int = HEADINGS) -> NDArray[np.f
 
 @torch.no_grad()
 def shown(model: S3eModel, given: EncoderInput) -> NDArray[np.float32]:
-    """(N, K, COMPONENTS) first components of what each patch shows."""
+    """(N, K, COMPONENTS) first components of what each patch shows.
+
+    Raises:
+        ValueError: the encoder makes fewer of a patch.
+    """
+    if model.encoder.patch.mixing.out_features < COMPONENTS:
+        raise ValueError(
+            f"virtual views take {COMPONENTS} components of a patch, this encoder makes "
+            f"{model.encoder.patch.mixing.out_features}"
+        )
     values = model.encoder.eval().patch(given.values.float())[..., :COMPONENTS]
     return np.ascontiguousarray(values.cpu().numpy(), np.float32)
 
