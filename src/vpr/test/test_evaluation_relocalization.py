@@ -16,18 +16,20 @@ from vpr.evaluation.relocalization import (
     judged_candidates,
     map_rows,
     probability_rows,
-    relocalization_rows,
+    relocalization_row,
     similarity_row,
 )
 from vpr.evaluation.relocalization_cost import keyframe_rate, query_costs
 from vpr.evaluation.relocalization_loops import (
     NO_LOOPS,
     OVERLAID,
+    LoopDrives,
     drifting,
-    loop_rows,
+    loop_methods,
     loop_summary,
 )
 from vpr.evaluation.view_search import asked_once, by_encoder, by_graph, by_words
+from vpr.evaluation.view_verification import ViewVerifier
 from vpr.relocalization.known_overlap import passed_on
 from vpr.relocalization.model import S3eModel
 from vpr.relocalization.relocalizer import Relocalizer
@@ -48,7 +50,10 @@ def truth(hall):
 
 def test_right_retrieval_finds_the_pose_and_wrong_retrieval_does_not(hall, truth):
     searches = {"right": lambda _: truth, "wrong": lambda _: -truth}
-    right, wrong = relocalization_rows(hall, searches, truth)
+    verify = ViewVerifier(hall)
+    right, wrong = (
+        relocalization_row(hall, name, search, truth, verify) for name, search in searches.items()
+    )
     assert right["refined_recall_0.25m_5deg"] == 1.0
     assert right["overlap"] == pytest.approx(right["overlap_of_best"])
     assert right["queries"] == 24
@@ -57,10 +62,10 @@ def test_right_retrieval_finds_the_pose_and_wrong_retrieval_does_not(hall, truth
     assert wrong["refined_recall_0.5m_10deg"] == 0.0
 
 
-def test_a_recording_in_one_go_has_its_first_half_as_map(hall):
+def test_a_recording_in_one_go_has_its_first_half_as_map(hall, truth):
     one = replace(hall, laps=np.zeros(len(hall), np.int64))
     with pytest.raises(RgbdError, match="single lap"):
-        relocalization_rows(one, {}, np.eye(len(one), dtype=np.float32))
+        relocalization_row(one, "any", lambda _: truth, truth, ViewVerifier(one))
     assert np.array_equal(in_laps(one).laps, np.arange(48) // 24)
     assert in_laps(hall) is hall
 
@@ -88,19 +93,24 @@ def test_a_search_is_asked_once():
 
 
 def test_errors_of_similarity_leave_the_diagonal_out(hall, truth):
-    row = similarity_row(hall, np.zeros_like(truth), truth)
+    row = similarity_row(hall, "all", np.zeros_like(truth), truth)
     apart = ~np.eye(len(truth), dtype=bool)
     assert row["mean_absolute_error"] == pytest.approx(truth[apart].mean())
     assert row["mean_absolute_error"] == pytest.approx(row["always_zero"])
     assert row["mean_absolute_error"] <= row["map_maximum"] <= row["pair_maximum"]
-    assert similarity_row(hall, truth, truth)["of_loops"] == 0.0
+    assert similarity_row(hall, "all", truth, truth)["of_loops"] == 0.0
+    wrong_in_the_map = truth.copy()
+    wrong_in_the_map[:24, :24] = 1.0
+    left = similarity_row(hall, "later", wrong_in_the_map, truth, np.arange(24))
+    assert left["mean_absolute_error"] == 0.0
 
 
 def test_what_the_map_knows_of_itself_completes_a_row(hall, truth):
     first = hall.laps == 0
     known = truth[np.ix_(first, first)]
     passed = passed_on(np.where(np.eye(24) > 0, 1.0, 0.0).astype(np.float32), known)
-    encoder, graph = map_rows(hall, np.zeros_like(truth), passed, truth)
+    nothing = np.zeros_like(passed)
+    encoder, graph = map_rows(hall, {"encoder": nothing, "passed on": passed}, truth)
     assert encoder["pairs"] == "lap 2 on the map, encoder"
     assert encoder["mean_absolute_error"] == pytest.approx(encoder["always_zero"])
     assert graph["mean_absolute_error"] < 1e-3  # every query is recognised, all else follows
@@ -121,8 +131,9 @@ def test_odometry_drifts_the_same_for_the_same_seed(hall):
 
 
 def test_true_loops_halve_the_trajectory_error(hall, truth):
-    seeds = loop_rows(hall, {"right": lambda _: truth}, range(2))
-    rows = [row for of_seed in seeds for row in of_seed]
+    searches = {"right": lambda _: truth}
+    drives = LoopDrives(hall, searches, ViewVerifier(hall))
+    rows = [drives.row(name, seed) for seed in range(2) for name in loop_methods(searches)]
     summary = {row["method"]: row for row in loop_summary(rows)}
     overlaid = summary[f"right, {OVERLAID}"]
     assert overlaid["ate_m"] < summary["right"]["ate_m"]

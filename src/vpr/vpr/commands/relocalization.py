@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.progress import track
 
 from vpr.commands.outcome import or_fail, write_json
 from vpr.commands.relocalization_figures import eval_s3e, eval_s3e_cost
@@ -65,6 +66,9 @@ Validation = Annotated[
 ]
 ModelFile = Annotated[Path, typer.Option("--out", help="Model to write, .safetensors.")]
 Epochs = Annotated[int, typer.Option(help="The paper's are 140.", min=1)]
+Patience = Annotated[
+    int, typer.Option(help="Epochs without a gain in validation that end it; 0: none do.", min=0)
+]
 Optimizer = Annotated[str, typer.Option(help="sgd as in the paper | adamw")]
 Cache = Annotated[Path | None, typer.Option(help="Folder that keeps patches and labels.")]
 Device = Annotated[str, typer.Option(help="auto | cpu | cuda")]
@@ -77,6 +81,7 @@ def train_s3e(
     encoder: Annotated[str, typer.Option(help="vit | sparse")] = "vit",
     patch_size: Annotated[int, typer.Option(help="16 | 32 | 64 px")] = 32,
     epochs: Epochs = 140,
+    patience: Patience = 0,
     optimizer: Optimizer = "sgd",
     learning_rate: Annotated[float, typer.Option(min=1e-9)] = 1e-3,
     sees: Annotated[
@@ -97,8 +102,8 @@ def train_s3e(
 
     def work() -> None:
         config = S3eTrainingConfig.model_validate(
-            {"epochs": epochs, "optimizer": optimizer, "learning_rate": learning_rate,
-             "device": device}
+            {"epochs": epochs, "patience": patience, "optimizer": optimizer,
+             "learning_rate": learning_rate, "device": device}
         )  # fmt: skip
         torch.manual_seed(config.seed)
         model = S3eModel(encoder, patch_size, sees=sees)
@@ -115,6 +120,7 @@ def train_gnn(
     out: ModelFile,
     validation: Validation = None,
     epochs: Epochs = 140,
+    patience: Patience = 0,
     optimizer: Optimizer = "sgd",
     learning_rate: Annotated[float, typer.Option(min=1e-9)] = 1e-5,
     cache: Cache = None,
@@ -129,8 +135,8 @@ def train_gnn(
 
     def work() -> None:
         config = S3eTrainingConfig.model_validate(
-            {"epochs": epochs, "optimizer": optimizer, "graph_rate": learning_rate,
-             "device": device}
+            {"epochs": epochs, "patience": patience, "optimizer": optimizer,
+             "graph_rate": learning_rate, "device": device}
         )  # fmt: skip
         net = S3eModel.load(model)
         scenes, held = _scenes(net, data, config, cache), _held(net, validation, cache)
@@ -140,10 +146,39 @@ def train_gnn(
     or_fail(work)
 
 
+def train_virtual_views(
+    model: Annotated[Path, typer.Argument(help="Made by vpr train s3e or gnn.")],
+    data: Scenes,
+    out: ModelFile,
+    cache: Cache = None,
+) -> None:
+    """Learn how a view of a later lap differs from what the first would show of its place.
+
+    It takes sequences of two laps or more, and seconds each once their patches are cut.
+    """
+    from vpr.relocalization.model import S3eModel
+    from vpr.relocalization.rgbd import load_rgbd
+    from vpr.relocalization.views import prepare
+    from vpr.relocalization.virtual_views import appearance_differences
+
+    def work() -> None:
+        net = S3eModel.load(model)
+        differences = []
+        for folder in track(data, description="sequences"):
+            sequence = load_rgbd(folder)
+            given = prepare(net, sequence, 1, cache).drawings[0]
+            differences.append(appearance_differences(net, sequence, given))
+        net.appearance.fit(differences)
+        net.save(out)
+
+    or_fail(work)
+
+
 def add_to(dataset_app: typer.Typer, train_app: typer.Typer, eval_app: typer.Typer) -> None:
     """Put the commands beside the others."""
     train_app.command("s3e")(train_s3e)
     train_app.command("gnn")(train_gnn)
+    train_app.command("virtual-views")(train_virtual_views)
     dataset_app.command("from-level")(dataset_from_level)
     eval_app.command("overlap")(eval_overlap)
     eval_app.command("s3e")(eval_s3e)
@@ -156,14 +191,16 @@ def _scenes(
     from vpr.relocalization.rgbd import load_rgbd
     from vpr.relocalization.views import prepare
 
-    return [prepare(model, load_rgbd(folder), config.drawings, cache) for folder in folders]
+    known = track(folders, description="patches and labels")
+    return [prepare(model, load_rgbd(folder), config.drawings, cache) for folder in known]
 
 
 def _held(model: S3eModel, folders: list[Path] | None, cache: Path | None) -> list[Views]:
     from vpr.relocalization.rgbd import load_rgbd
     from vpr.relocalization.views import prepare
 
-    return [prepare(model, load_rgbd(folder), 1, cache) for folder in folders or []]
+    known = track(folders or [], description="validation")
+    return [prepare(model, load_rgbd(folder), 1, cache) for folder in known]
 
 
 def _checkpoint(out: Path) -> Path:

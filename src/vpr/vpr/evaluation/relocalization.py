@@ -18,7 +18,7 @@ from vpr.records import Keyframe
 from vpr.relocalization.relocalizer import Relocalizer
 from vpr.relocalization.rgbd import RgbdError, RgbdSequence
 
-BLOCK = 10  # views on each side of a block of the error map
+BLOCK = 10  # views on each side of a block of the error map, where there are as many
 LOOP = 0.1  # IoU above which a pair counts as a loop
 RECALLS = ((0.25, 5.0), (0.5, 10.0))  # m and degrees
 
@@ -33,10 +33,14 @@ def in_laps(sequence: RgbdSequence) -> RgbdSequence:
     return replace(sequence, laps=halves.astype(np.int64))
 
 
-def relocalization_rows(
-    sequence: RgbdSequence, searches: Mapping[str, Search], truth: NDArray[np.float32]
-) -> list[Row]:
-    """One row a method: the first lap is the map, every view of the later ones a lost robot.
+def relocalization_row(
+    sequence: RgbdSequence,
+    method: str,
+    search: Search,
+    truth: NDArray[np.float32],
+    verify: ViewVerifier,
+) -> Row:
+    """A method judged: the first lap is the map, every view of the later ones a lost robot.
 
     ``nearest_*`` figures are of the retrieved view's own pose, ``refined_*`` of what verification
     with its depth makes of it; where it refuses, the retrieved pose stays.
@@ -47,22 +51,26 @@ def relocalization_rows(
     Raises:
         RgbdError: a sequence of a single lap.
     """
-    first = sequence.laps == sequence.laps.min()
-    references, queries = np.flatnonzero(first), np.flatnonzero(~first)
-    if not len(queries):
-        raise RgbdError(f"{sequence.name}: a single lap has no map to be relocalized in")
-    verify = ViewVerifier(sequence)
+    references, queries = map_and_queries(sequence)
     best = truth[np.ix_(queries, references)].max(axis=1)
-    rows: list[Row] = []
-    for name, search in searches.items():
-        scores = search(sequence)[np.ix_(queries, references)]
-        found = references[scores.argmax(axis=1)]
-        row: Row = {"level": sequence.name, "method": name, "queries": len(queries)}
-        seen = truth[queries, found]
-        row["overlap"] = float(seen.mean())
-        row["overlap_of_best"] = float(best.mean())
-        rows.append(row | _figures(sequence, queries, found, verify))
-    return rows
+    scores = search(sequence)[np.ix_(queries, references)]
+    found = references[scores.argmax(axis=1)]
+    row: Row = {"level": sequence.name, "method": method, "queries": len(queries)}
+    row["overlap"] = float(truth[queries, found].mean())
+    row["overlap_of_best"] = float(best.mean())
+    return row | _figures(sequence, queries, found, verify)
+
+
+def map_and_queries(sequence: RgbdSequence) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows of the first lap, and those of the later ones.
+
+    Raises:
+        RgbdError: a sequence of a single lap.
+    """
+    first = sequence.laps == sequence.laps.min()
+    if first.all():
+        raise RgbdError(f"{sequence.name}: a single lap has no map to be relocalized in")
+    return np.flatnonzero(first), np.flatnonzero(~first)
 
 
 def _figures(
@@ -132,39 +140,44 @@ def probability_rows(judged: JudgedCandidates, config: CandidateChoice) -> list[
 
 
 def similarity_row(
-    sequence: RgbdSequence, predicted: NDArray[np.float32], truth: NDArray[np.float32]
+    sequence: RgbdSequence,
+    pairs: str,
+    predicted: NDArray[np.float32],
+    truth: NDArray[np.float32],
+    known: NDArray[np.intp] | None = None,
 ) -> Row:
     """How far predicted similarities (N, N) are from the true IoU, the diagonal left out.
 
     ``map_maximum`` is the largest value of the error map averaged over blocks of ``BLOCK`` views;
     ``always_zero`` is the error of an encoder that finds nothing alike.
+
+    Args:
+        known: rows of views whose pairs with each other nobody had to predict; they do not count.
     """
-    apart = ~np.eye(len(truth), dtype=bool)
-    return {"level": sequence.name, "pairs": "all", **_errors(predicted, truth, apart)}
+    counted = ~np.eye(len(truth), dtype=bool)
+    if known is not None:
+        counted[np.ix_(known, known)] = False
+    return {"level": sequence.name, "pairs": pairs, **_errors(predicted, truth, counted)}
 
 
 def map_rows(
     sequence: RgbdSequence,
-    predicted: NDArray[np.float32],
-    passed_on: NDArray[np.float32],
+    predicted: Mapping[str, NDArray[np.float32]],
     truth: NDArray[np.float32],
 ) -> list[Row]:
-    """The same of every later lap's views with those of the first, by the encoder and the graph.
+    """The same of every later lap's views with those of the first.
 
     Args:
-        predicted: (N, N) by the encoder alone.
-        passed_on: (Q, R) through what the map knows of itself.
+        predicted: (Q, R) by name of what predicts it.
     """
-    first = sequence.laps == sequence.laps.min()
-    by_kind = {"encoder": predicted[np.ix_(~first, first)], "encoder, passed on": passed_on}
+    references, queries = map_and_queries(sequence)
     rows: list[Row] = []
-    for lap in np.unique(sequence.laps[~first]).tolist():
-        own = sequence.laps[~first] == lap
-        wanted = truth[np.ix_(sequence.laps == lap, first)]
-        for kind, values in by_kind.items():
+    for lap in np.unique(sequence.laps[queries]).tolist():
+        own = sequence.laps[queries] == lap
+        wanted = truth[np.ix_(queries[own], references)]
+        for kind, values in predicted.items():
             pairs = f"lap {lap + 1} on the map, {kind}"
-            every = np.ones(wanted.shape, bool)
-            errors = _errors(values[own], wanted, every)
+            errors = _errors(values[own], wanted, np.ones(wanted.shape, bool))
             rows.append({"level": sequence.name, "pairs": pairs, **errors})
     return rows
 
@@ -174,9 +187,10 @@ def _errors(
 ) -> Row:
     error = np.where(counted, np.abs(predicted - truth), 0.0)
     loops = (truth > LOOP) & counted
-    height, width = (count // BLOCK for count in truth.shape)
-    whole = error[: height * BLOCK, : width * BLOCK]
-    blocks = whole.reshape(height, BLOCK, width, BLOCK).mean(axis=(1, 3))
+    side = min(BLOCK, *truth.shape)
+    height, width = (count // side for count in truth.shape)
+    whole = error[: height * side, : width * side]
+    blocks = whole.reshape(height, side, width, side).mean(axis=(1, 3))
     return {
         "views": len(truth),
         "mean_absolute_error": float(error[counted].mean()),

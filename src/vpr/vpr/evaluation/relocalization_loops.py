@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vpr.config import PoseGraphConfig
+from vpr.config import LoopClosureConfig, PoseGraphConfig
 from vpr.evaluation.loop_search import Closing, Loop, Overlaid, OverlaidViews, by_features
 from vpr.evaluation.trajectory import StampedPoses, absolute_trajectory_error
 from vpr.evaluation.view_search import Search
@@ -27,32 +27,41 @@ NO_LOOPS, OVERLAID = "no loops", "views laid over"
 Row = dict[str, object]
 
 
-def loop_rows(
-    sequence: RgbdSequence, searches: Mapping[str, Search], seeds: Sequence[int]
-) -> Iterator[list[Row]]:
-    """Seed by seed a row a method: ATE (m) of the pose graph over all laps driven in one go.
+def loop_methods(searches: Iterable[str]) -> list[str]:
+    """Names of the rows: none, and both ways of ``loop_search`` by each retrieval method."""
+    return [NO_LOOPS, *(name + way for name in searches for way in ("", f", {OVERLAID}"))]
 
-    All methods have the same odometry of a seed and the same back end; each closes loops in both
-    ways of ``loop_search``.
+
+class LoopDrives:
+    """A pose graph over all laps of a sequence, driven in one go under a drifting odometry.
+
+    All methods have the same odometry of a seed and the same back end.
     """
-    verify = ViewVerifier(sequence)
-    views = OverlaidViews(sequence, verify)
-    ways: dict[str, Closing] = {NO_LOOPS: lambda _query, _believed: []}
-    for name, search in searches.items():
-        found = search(sequence)
-        ways[name] = by_features(found, verify)
-        ways[f"{name}, {OVERLAID}"] = Overlaid(found, views)
-    for seed in seeds:
-        odometry = drifting(sequence.poses, seed)
-        yield [
-            {
-                "level": sequence.name,
-                "method": name,
-                "seed": seed,
-                **_driven(sequence, odometry, way),
-            }
-            for name, way in ways.items()
-        ]
+
+    def __init__(
+        self, sequence: RgbdSequence, searches: Mapping[str, Search], verify: ViewVerifier
+    ) -> None:
+        self._sequence, self._searches, self._verify = sequence, searches, verify
+        self._ways: dict[str, Closing] = {NO_LOOPS: lambda _query, _believed: []}
+        self._views: OverlaidViews | None = None
+
+    def row(self, method: str, seed: int) -> Row:
+        """ATE (m) of a method, see ``loop_methods``, how many loops it found and how many held."""
+        if method not in self._ways:
+            self._ways[method] = self._way(method)
+        odometry = drifting(self._sequence.poses, seed)
+        figures = _driven(self._sequence, odometry, self._ways[method])
+        return {"level": self._sequence.name, "method": method, "seed": seed, **figures}
+
+    def _way(self, method: str) -> Closing:
+        name = method.removesuffix(f", {OVERLAID}")
+        found = self._searches[name](self._sequence)
+        if name == method:
+            return by_features(found, self._verify)
+        if self._views is None:
+            config = LoopClosureConfig.from_file()
+            self._views = OverlaidViews(self._sequence, self._verify, config)
+        return Overlaid(found, self._views)
 
 
 def loop_summary(rows: Sequence[Row]) -> list[Row]:

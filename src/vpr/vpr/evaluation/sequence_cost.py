@@ -138,9 +138,12 @@ def matching_costs(
     return [costs.row(length) for costs in sized for length in lengths]
 
 
-def cost_rows(details: dict[str, Any]) -> list[dict[str, str]]:
-    """``what``, ``ours``, ``peer`` and ``wanted`` of each size; figures go into ``details``."""
-    costs = matching_costs()
+def cost_rows(details: dict[str, Any], out: Path) -> list[dict[str, str]]:
+    """``what``, ``ours``, ``peer`` and ``wanted`` of each size; figures go into ``details``.
+
+    ``out`` and errors are those of ``matching_costs``.
+    """
+    costs = matching_costs(out=out)
     details["sequence_cost"] = [cost.to_json() for cost in costs]
     return [row for size in SIZES for row in _size_rows([c for c in costs if c.places == size])]
 

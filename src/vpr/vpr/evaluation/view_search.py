@@ -16,6 +16,7 @@ from vpr.config import EmbeddingConfig, SequenceMatchingConfig
 from vpr.evaluation.bag_of_words import VocabularyTree, l1_similarities, orb_descriptors
 from vpr.evaluation.places import match_descriptors
 from vpr.models.embedder import Embedder
+from vpr.relocalization.encoders import EncoderInput
 from vpr.relocalization.graph_network import chain, chains
 from vpr.relocalization.model import S3eModel
 from vpr.relocalization.query import distribution, inverse_cross_entropy
@@ -27,25 +28,40 @@ BATCH = 32
 
 Similarities = NDArray[np.float32]
 Search = Callable[[RgbdSequence], Similarities]
+Seen = Callable[[RgbdSequence], EncoderInput]
 
 
-def by_encoder(model: S3eModel) -> Search:
+def seen_by(model: S3eModel) -> Seen:
+    """What a model is given of a sequence's images, cut once for all who ask of one sequence."""
+    kept: list[tuple[RgbdSequence, EncoderInput]] = []
+
+    def seen(sequence: RgbdSequence) -> EncoderInput:
+        if not kept or kept[0][0] is not sequence:
+            kept[:] = [(sequence, model.given(list(sequence.images)))]
+        return kept[0][1]
+
+    return seen
+
+
+def by_encoder(model: S3eModel, seen: Seen | None = None) -> Search:
     """Cosine similarity of single embeddings; the first lap is the map they are centred on."""
+    seen = seen or seen_by(model)
 
     def search(sequence: RgbdSequence) -> Similarities:
-        embedded = torch.from_numpy(embeddings(model, sequence))
+        embedded = torch.from_numpy(model.embedded(seen(sequence)))
         first = torch.from_numpy(sequence.laps == sequence.laps.min())
         return np.asarray(centred_cosines(embedded, first).numpy(), np.float32)
 
     return search
 
 
-def by_graph(model: S3eModel, length: int = QUERY_LENGTH) -> Search:
+def by_graph(model: S3eModel, seen: Seen | None = None, length: int = QUERY_LENGTH) -> Search:
     """Equation 2 of aggregated features: each lap a reference graph, queries its last views."""
+    seen = seen or seen_by(model)
 
     @torch.no_grad()
     def search(sequence: RgbdSequence) -> Similarities:
-        embedded = torch.from_numpy(embeddings(model, sequence))
+        embedded = torch.from_numpy(model.embedded(seen(sequence)))
         nodes = torch.zeros_like(embedded)
         asked = torch.zeros_like(embedded)
         for lap in np.unique(sequence.laps):
@@ -107,14 +123,6 @@ def asked_once(search: Search) -> Search:
         return kept[0]
 
     return found
-
-
-def embeddings(model: S3eModel, sequence: RgbdSequence) -> NDArray[np.float32]:
-    """(N, D) embeddings of unit length of a sequence's images."""
-    images = list(sequence.images)
-    return np.concatenate(
-        [model.embed(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
-    )
 
 
 def _newest_of_windows(model: S3eModel, embedded: torch.Tensor, length: int) -> torch.Tensor:

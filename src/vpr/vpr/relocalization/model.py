@@ -29,9 +29,12 @@ from vpr.relocalization.graph_network import GraphNetwork
 from vpr.relocalization.patch_features import CHANNELS, HEIGHT, WIDTH, patch_features
 from vpr.relocalization.patches import PATCH_SIZES, PatchExtractor
 from vpr.relocalization.similarity_scale import SimilarityScale
+from vpr.relocalization.strip_appearance import StripAppearance
 
 KIND = "vpr s3e 2"
+AT_ONCE = 64  # views
 VALUES = {"features": CHANNELS, "pixels": PIXEL_VALUES}  # of a patch
+LATER_PARTS = ("appearance",)  # a model without them loads, and can do less
 EMBEDDED_WEIGHTS = Path(__file__).parent / "s3e_doom_levels.safetensors"
 
 
@@ -60,6 +63,7 @@ class S3eModel:
         self.patches = PatchExtractor(patch_size, patch_count)
         self.encoder = make_encoder(encoder, VALUES[sees], dimension)
         self.scale = SimilarityScale()
+        self.appearance = StripAppearance()
         self.graph = GraphNetwork(dimension)
 
     @property
@@ -81,15 +85,23 @@ class S3eModel:
         values = patch_pixels(cut) if self.sees == "pixels" else patch_features(images, cut)
         return EncoderInput.of(cut, values)
 
-    @torch.no_grad()
     def embed(self, images: Sequence[Image]) -> NDArray[np.float32]:
         """(N, D) embeddings of unit length.
 
         Raises:
             PatchError: an image that gives no patches.
         """
-        values = torch.nn.functional.normalize(self.encoder.eval()(self.given(images)), dim=1)
-        return np.asarray(values.numpy(), np.float32)
+        return self.embedded(self.given(images))
+
+    @torch.no_grad()
+    def embedded(self, given: EncoderInput) -> NDArray[np.float32]:
+        """(N, D) embeddings of unit length of what ``given`` gave."""
+        encoder = self.encoder.eval()
+        parts = [
+            encoder(given.rows(np.arange(first, min(first + AT_ONCE, len(given)))))
+            for first in range(0, len(given), AT_ONCE)
+        ]
+        return np.asarray(torch.nn.functional.normalize(torch.cat(parts), dim=1).numpy())
 
     def warm_up(self) -> None:
         """Do now what the first image would wait for: the backbone is compiled for it."""
@@ -133,12 +145,18 @@ class S3eModel:
                 for name, value in state.items()
                 if name.startswith(f"{part}.")
             }
-            load_weights(network, own, f"{path} ({part})")
+            if own or part not in LATER_PARTS:
+                load_weights(network, own, f"{path} ({part})")
             network.eval()
         return model
 
     def _networks(self) -> dict[str, torch.nn.Module]:
-        return {"encoder": self.encoder, "scale": self.scale, "graph": self.graph}
+        return {
+            "encoder": self.encoder,
+            "scale": self.scale,
+            "appearance": self.appearance,
+            "graph": self.graph,
+        }
 
 
 def _shape(path: Path) -> tuple[str, int, int, int, str]:

@@ -27,7 +27,7 @@ def similarity_matrix(
     """
     for sequence in (sources, targets):
         _check(sequence)
-    points = _points(sources, stride)
+    points = view_points(sources, stride)
     matrix = targets.camera.matrix / stride
     lens = (matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2])
     buffers = np.ascontiguousarray(targets.depths[:, ::stride, ::stride], np.float32)
@@ -36,7 +36,7 @@ def similarity_matrix(
     for row in range(len(sources)):
         own_T_map = (camera_T_map @ sources.poses[row]).astype(np.float32)
         for column in range(len(targets)):
-            result[row, column] = _seen(points[row], own_T_map[column], buffers[column], lens)
+            result[row, column] = seen_share(points[row], own_T_map[column], buffers[column], lens)
     return result
 
 
@@ -50,7 +50,7 @@ def mutual(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 @njit(cache=True, nogil=True)
-def _seen(
+def seen_share(
     points: NDArray[np.float32],
     target_T_source: NDArray[np.float32],
     buffer: NDArray[np.float32],
@@ -80,7 +80,7 @@ def _seen(
     return seen / len(points)
 
 
-def _points(sequence: RgbdSequence, stride: int) -> NDArray[np.float32]:
+def view_points(sequence: RgbdSequence, stride: int) -> NDArray[np.float32]:
     """(S, N, 3) points of every stride-th pixel in the camera's frame."""
     depth = sequence.depths[:, ::stride, ::stride]
     rows, columns = np.mgrid[0 : depth.shape[1], 0 : depth.shape[2]] * float(stride)

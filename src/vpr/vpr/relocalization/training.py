@@ -45,6 +45,7 @@ class S3eTrainingConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     epochs: int = Field(default=140, ge=1)
+    patience: int = Field(default=0, ge=0, description="epochs without a gain that end it; 0: none")
     epoch_batches: int = Field(default=16, ge=1, description="steps an epoch")
     batch_views: int = Field(default=72, ge=2, description="compared with each other in a step")
     batch_sequences: int = Field(default=3, ge=1, description="that these come from")
@@ -332,6 +333,8 @@ def _fit(
     with Bar() as bar:
         task = bar.add_task("training", total=config.epochs, completed=progress.epoch)
         for epoch in range(progress.epoch, config.epochs):
+            if 0 < config.patience <= progress.epoch - progress.best_epoch:
+                break
             loss = _epoch(fit, optimizer, config, device, epoch)
             score = _scored(fit, device, config)
             if fit.score is None or score > progress.best_score:
