@@ -3,11 +3,19 @@
 import cv2
 import numpy as np
 import pytest
+from made_up_wall import wall
 
-from vpr.bags.folders import drifting, write_karlsruhe, write_seven_scenes, write_traverses
+from vpr.bags.folders import (
+    drifting,
+    write_karlsruhe,
+    write_rgbd,
+    write_seven_scenes,
+    write_traverses,
+)
 from vpr.bags.reader import BagError, BagReader, header_stamp_ns
 from vpr.geometry import pose_from_xy_yaw
 from vpr.images.decoding import decode_depth
+from vpr.relocalization.rgbd import RgbdError, write_realsense
 
 
 def picture(seed):
@@ -78,6 +86,29 @@ def test_seven_scenes_without_poses_or_intrinsics_is_refused_by_file(tmp_path, s
     with pytest.raises(BagError, match=broken):
         write_seven_scenes(tmp_path / "bag", scene, 10.0, 0.0, 0.0, 0, False)
     assert not (tmp_path / "bag").exists()
+
+
+def test_any_rgbd_folder_becomes_a_bag_with_depth_in_the_base_frame(tmp_path):
+    hall = wall(laps=1, views=3, step=0.2)
+    hall.depths[1, 0, 0] = np.nan
+    write_realsense(tmp_path / "hall", hall)
+    assert write_rgbd(tmp_path / "bag", tmp_path / "hall", 2.0, 0.0, 0.0, 0, False) == 3
+    with BagReader(tmp_path / "bag") as bag:
+        truth = [message for _, message in bag.messages("/ground_truth")]
+        depths = [message for _, message in bag.messages("/camera/depth/image_raw")]
+        _, camera = next(iter(bag.messages("/camera/camera_info")))
+    metres = decode_depth(
+        depths[1].encoding, depths[1].height, depths[1].width, depths[1].step,
+        bytes(depths[1].data), False,
+    )  # fmt: skip
+    assert np.isnan(metres[0, 0])
+    assert metres[5, 5] == pytest.approx(2.0, abs=2e-3)
+    assert camera.k[0] == 200.0
+    base = truth[0].pose.pose.orientation  # the camera's axes are the map's: the base's are not
+    assert abs(base.w) == pytest.approx(0.5)
+    assert truth[1].pose.pose.position.x - truth[0].pose.pose.position.x == pytest.approx(0.2)
+    with pytest.raises(RgbdError, match="is no"):
+        write_rgbd(tmp_path / "other", tmp_path, 2.0, 0.0, 0.0, 0, False)
 
 
 def test_drift_grows_from_the_first_pose_and_is_seeded():

@@ -151,3 +151,12 @@ def test_without_truth_or_keyframes_there_are_no_ratios():
     assert figures.verified_precision is None
     assert figures.revisit_recall is None
     assert figures.naive_precision is None
+
+
+def test_a_closure_that_says_where_its_views_are_is_right_however_far_apart():
+    frames = keyframes(LAP)
+    true = relative(pose_at(2), pose_at(12))
+    off = true @ pose_from_xy_yaw(1.0, 0.0, 0.0)
+    for pose, precision in ((true, 1.0), (off, 0.0), (None, 0.0)):
+        figures = closure_figures(frames, [closure(12, 2, pose=pose)], truth(LAP), 5.0, 5)
+        assert figures.verified_precision == precision

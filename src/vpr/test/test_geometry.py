@@ -13,6 +13,7 @@ from vpr.geometry import (
     inverse,
     pose_from_quaternion,
     pose_from_xy_yaw,
+    poses_from_quaternions,
     quaternion_of,
     relative,
     rotation_angle,
@@ -111,3 +112,17 @@ def test_track_refuses_stamps_that_do_not_ascend_and_forgets_the_oldest():
     track.clear()
     track.append(0, np.eye(4))
     assert track.last_stamp_ns == 0
+
+
+def test_many_poses_are_those_of_one_by_one():
+    rng = np.random.default_rng(0)
+    t, q = rng.normal(size=(20, 3)), rng.normal(size=(20, 4))
+    one_by_one = [pose_from_quaternion(*pair) for pair in zip(t, q, strict=True)]
+    np.testing.assert_allclose(poses_from_quaternions(t, q), one_by_one, atol=1e-12)
+    assert poses_from_quaternions([], []).shape == (0, 4, 4)
+    q[3] = 0.0
+    with pytest.raises(ValueError, match="zero quaternion"):
+        poses_from_quaternions(t, q)
+    t[5, 1] = np.nan
+    with pytest.raises(ValueError, match="not finite"):
+        poses_from_quaternions(t, q)

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from vpr.config import SequenceMatchingConfig
 from vpr.places.convolution import SequenceLengthError, sequence_distances
+from vpr.places.diagonal_sums import DiagonalSums
+from vpr.places.line_sums import LineRow, LineSums
 from vpr.places.lines import RESOLUTION, LineMatcher, phases_of, quantised
 from vpr.places.sequence import (
     SequenceMatcher,
@@ -155,8 +157,8 @@ def test_the_convolution_refuses_traverses_shorter_than_the_sequence():
 def test_sparse_rows_score_as_dense_rows_of_zeros(length, seed):
     generator = np.random.default_rng(seed)
     starts, count = np.array([0, 13]), 40
-    dense, sparse = SequenceMatcher(config(length)), SequenceMatcher(config(length))
-    for _ in range(8):
+    dense, sparse, mixed = (SequenceMatcher(config(length)) for _ in range(3))
+    for _ in range(16):
         places = np.sort(generator.choice(count, 6, replace=False))
         values = representable(generator, 6)
         row = np.zeros(count, np.float32)
@@ -164,8 +166,46 @@ def test_sparse_rows_score_as_dense_rows_of_zeros(length, seed):
         advance = int(generator.integers(0, 3))
         dense.push(row, starts, advance)
         sparse.push_sparse(places, values, starts, count, advance)
-    everywhere = np.arange(count)
-    np.testing.assert_array_equal(sparse.scores_at(everywhere, starts), dense.scores(starts, count))
+        if generator.random() < 0.8:
+            mixed.push(row, starts, advance)
+        else:
+            mixed.push_sparse(places, values, starts, count, advance)
+    expected = dense.scores(starts, count)
+    np.testing.assert_array_equal(sparse.scores_at(np.arange(count), starts), expected)
+    np.testing.assert_array_equal(mixed.scores(starts, count), expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 40), st.integers(0, 60), st.integers(0, 2**32 - 1))
+def test_sums_along_diagonals_are_those_of_the_lines(length, growth, seed):
+    generator = np.random.default_rng(seed)
+    slopes = np.array([-0.95, 0.9, 1.0, 1.11])
+    phases = [phases_of(slope) for slope in slopes]
+    kinds = LineSums(slopes, phases, 1000), DiagonalSums(length, slopes, phases, 1000)
+    rows = [
+        LineRow(
+            frame, generator.integers(-4000, 4000, 20 + growth * (frame % 9)).astype("i2"), None
+        )
+        for frame in range(7, 7 + 2 * length)
+    ]
+    for index, row in enumerate(rows):
+        for sums in kinds:
+            if index < length:
+                sums.add(row)
+            else:
+                sums.exchange(row, rows[index - length])
+        carried, differences = (sums.highest(row.frame, len(row.values), 1.0) for sums in kinds)
+        np.testing.assert_array_equal(carried, differences)
+
+
+def test_sums_since_ever_may_wrap_round():
+    matcher = LineMatcher(8, np.array([0.9, 1.0, 1.11]))
+    brightest = quantised(np.full(4, 31.0, np.float32))
+    for _ in range(2**31 // int(31.0 / RESOLUTION) + 8):
+        matcher.push(brightest)
+    assert matcher.best(4)[0] == np.float32(31.0 / 8)  # of the newest row alone
+    matcher.push(brightest)
+    assert matcher.best(4).tolist() == (np.arange(1, 5) * np.float32(31.0 / 8)).tolist()
 
 
 def test_long_drives_do_not_drift():

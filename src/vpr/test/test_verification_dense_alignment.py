@@ -9,6 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from vpr.geometry import relative, rotation_angle, translation_norm
 from vpr.verification.dense_alignment import DepthView, align, expected_overlap
+from vpr.verification.depth_cells import DepthCells
 
 BESIDE, ELSEWHERE = 1, 16  # views 0.2 m and 3.2 m further along the wall
 
@@ -18,11 +19,14 @@ def hall():
     return wall(laps=1, views=24, step=0.2, size=(320, 240))
 
 
+def view_of(hall, image, depth):
+    return DepthView.of(DepthCells.of(image, depth, hall.camera), hall.camera)
+
+
 @pytest.fixture(scope="module")
 def views(hall):
     return [
-        DepthView.of(image, depth, hall.camera)
-        for image, depth in zip(hall.images, hall.depths, strict=True)
+        view_of(hall, image, depth) for image, depth in zip(hall.images, hall.depths, strict=True)
     ]
 
 
@@ -62,7 +66,8 @@ def test_overlap_is_expected_where_views_share_something(hall, views):
 
 
 def test_views_without_depth_or_nothing_in_common_overlap_nowhere(hall, views):
-    blind = DepthView.of(hall.images[0], np.full_like(hall.depths[0], np.nan), hall.camera)
+    nothing = DepthCells(np.full((60, 80), np.nan, np.float16), np.zeros((60, 80), np.uint8))
+    blind = DepthView.of(nothing, hall.camera)
     for query, start in ((blind, np.eye(4)), (views[0], moved(np.eye(4), (50.0, 0, 0), (0, 0, 0)))):
         found = align(query, views[0], start)
         assert (found.overlap, found.agreement, found.cells) == (0.0, 0.0, 0)

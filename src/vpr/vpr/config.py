@@ -287,6 +287,21 @@ class LoopClosureConfig(ImageInput):
     max_translation: Positive
     max_rotation: Annotated[float, Field(gt=0.0, le=3.15)]
     max_view_scale: Annotated[float, Field(ge=1.0, le=10.0)]
+    overlay: bool
+    overlay_min_overlap: Fraction
+    overlay_min_agreement: Fraction
+    overlay_min_correlation: Annotated[float, Field(ge=-1.0, le=1.0)]
+    expected_loops: int = Field(ge=0, le=100)
+    expected_reach: Positive
+    expected_share: Fraction
+    expected_separation: int = Field(ge=1, le=1000)
+    expected_min_driven: NonNegative
+    expected_max_drift: NonNegative
+    expected_slack: NonNegative
+    expected_min_overlap: Fraction
+    expected_min_agreement: Fraction
+    expected_min_correlation: Annotated[float, Field(ge=-1.0, le=1.0)]
+    expected_probability: Annotated[float, Field(gt=0.0, le=1.0)]
     min_landmarks: int = Field(ge=6, le=5000)
     min_landmark_coverage: Fraction
     triangulation_baseline: Positive

@@ -39,6 +39,26 @@ def pose_from_quaternion(translation: ArrayLike, quaternion_xyzw: ArrayLike) -> 
     return pose
 
 
+def poses_from_quaternions(
+    translations: ArrayLike, quaternions_xyzw: ArrayLike
+) -> NDArray[np.float64]:
+    """(N, 4, 4) poses of translations (N, 3) in metres and quaternions (N, 4).
+
+    Raises:
+        ValueError: as ``pose_from_quaternion``, for any of them.
+    """
+    t = np.asarray(translations, dtype=np.float64).reshape(-1, 3)
+    q = np.asarray(quaternions_xyzw, dtype=np.float64).reshape(-1, 4)
+    if not (np.isfinite(t).all() and np.isfinite(q).all()):
+        raise ValueError("a pose has a value that is not finite")
+    if (np.linalg.norm(q, axis=1) < 1e-6).any():
+        raise ValueError("a pose has a zero quaternion")
+    poses = np.tile(np.eye(4), (len(t), 1, 1))
+    poses[:, :3, :3] = np.array([_rotation(*turn) for turn in q.tolist()]).reshape(-1, 3, 3)
+    poses[:, :3, 3] = t
+    return poses
+
+
 def rotation_from_vector(turn: ArrayLike) -> NDArray[np.float64]:
     """Rotation matrix (3, 3) of a rotation vector (3,): its axis times its angle in radians."""
     x, y, z = map(float, np.asarray(turn, np.float64).tolist())

@@ -5,6 +5,7 @@ For tuning on a workstation and for tests: frames are taken one by one, nothing 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ from vpr.images.decoding import ImageError, decode_depth
 from vpr.messages import camera_of, image_of
 from vpr.models.embedder import Embedder
 from vpr.places.recognizer import PlaceRecognizer
-from vpr.records import CameraModel, ClosureState, LoopClosure, Pose
+from vpr.records import CameraModel, ClosureState, Keyframe, LoopClosure, Pose
+from vpr.verification.expected_views import MapPoses
 from vpr.verification.loop_closer import LoopCloser
 
 
@@ -45,6 +47,7 @@ class Pipeline:
         self.closer = LoopCloser(config)
         self.graph = PoseGraph(PoseGraphConfig.from_file(params_file))
         self.run = Run()
+        self._graph_due_ns = 0
         self._verdicts: dict[tuple[int, int], LoopClosure] = {}
 
     def observe(
@@ -67,7 +70,10 @@ class Pipeline:
         self.run.matches[keyframe.id] = matches
         self.graph.add_keyframe(keyframe)
         self.closer.add_keyframe(keyframe, self.closer.extract(image, depth, camera))
-        return self._take(self.closer.verify(matches))
+        expected = self._expected_loops(keyframe) if depth is not None else []
+        closed = {c.reference_id for c in expected if c.state is ClosureState.VERIFIED}
+        others = tuple(c for c in matches.candidates if c.reference_id not in closed)
+        return expected + self._take(self.closer.verify(replace(matches, candidates=others)))
 
     def finish(self) -> Run:
         """Last verdicts and the corrected trajectory."""
@@ -79,6 +85,13 @@ class Pipeline:
             if edge.kind == EdgeKind.CLOSURE and edge.state == ClosureState.REJECTED:
                 self.run.refused[edge.from_id, edge.to_id] = edge.reason
         return self.run
+
+    def _expected_loops(self, keyframe: Keyframe) -> list[LoopClosure]:
+        """Loops by the graph, which is looked at as seldom as it is published to the node."""
+        if keyframe.stamp_ns >= self._graph_due_ns:
+            self._graph_due_ns = keyframe.stamp_ns + round(1e9 * self.graph.config.publish_period)
+            self.closer.map_is(_map_poses(self.graph))
+        return self._take(self.closer.expected_loops(keyframe.id))
 
     def _take(self, closures: list[LoopClosure]) -> list[LoopClosure]:
         for closure in closures:
@@ -94,6 +107,23 @@ class Pipeline:
             self.graph.follow(judge(case))
         for closure in self.graph.take_reversals():
             self._verdicts[closure.query_id, closure.reference_id] = closure
+
+
+def _map_poses(graph: PoseGraph) -> MapPoses:
+    nodes = graph.trajectory()
+    tied = {
+        end
+        for edge in graph.edges()
+        if edge.kind is EdgeKind.CLOSURE and edge.state is ClosureState.VERIFIED
+        for end in (edge.from_id, edge.to_id)
+    }
+    return MapPoses(
+        np.array([node.id for node in nodes], np.int64),
+        np.array([node.session for node in nodes], np.int64),
+        np.array([node.stamp_ns for node in nodes], np.int64),
+        np.array([node.pose for node in nodes]).reshape(-1, 4, 4),
+        np.array(sorted(tied), np.int64),
+    )
 
 
 def run_bag(path: Path, params_file: Path | None = None) -> Run:

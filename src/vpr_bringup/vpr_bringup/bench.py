@@ -3,13 +3,14 @@
 Worlds and data sets run through the real nodes; place recognition on image folders and the cost
 of search run in this process. Data sets are read where they lie (``VPR_DATA``, else ``shared/data``
 beside the project) and left out, with a word, where they don't. A run that was stopped goes on
-behind its last whole section; one that came to its end is measured anew.
+where it was; one that came to its end is measured anew.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -26,6 +27,7 @@ from vpr_bringup.bench_semantics import semantics_rows
 from vpr_bringup.demo import REPOSITORY
 
 MARKERS = ("<!-- results: begin (make bench) -->", "<!-- results: end -->")
+UNFINISHED = "unfinished"  # folder of what a run that is stopped has measured
 Details = dict[str, Any]
 Section = Callable[[Path | None, Path, Details], list[Line]]
 
@@ -35,8 +37,12 @@ SECTIONS: dict[str, Section] = {
     "recordings": real_bags,
     "latency": lambda _, out, details: latency(out, details),
     "search": lambda _data, _out, details: search_cost(details),
-    "graph": lambda data, out, _: [Line(*row) for row in graph_lines(data, out / "graph")],
-    "sequence cost": lambda _data, _out, details: [Line(**row) for row in cost_rows(details)],
+    "graph": lambda data, out, _: [
+        Line(*row) for row in graph_lines(data, out / UNFINISHED / "graph")
+    ],
+    "sequence cost": lambda _data, out, details: [
+        Line(**row) for row in cost_rows(details, out / UNFINISHED / "sequence_cost")
+    ],
     "maps": lambda _data, _out, details: [Line(**row) for row in map_rows(details)],
     "semantics": lambda _data, _out, _: [Line(**row) for row in semantics_rows()],
 }
@@ -46,8 +52,8 @@ def run_bench(out: Path, readme: Path | None) -> None:
     """Measure everything, print it, write ``results.json`` and, if asked, the README's table."""
     out.mkdir(parents=True, exist_ok=True)
     data = data_folder()
-    unfinished = out / "unfinished.json"
-    kept = KeptRows(unfinished, {"data": None if data is None else str(data)})
+    given = {"data": None if data is None else str(data)}
+    kept = KeptRows(out / UNFINISHED / "sections.json", given)
     lines: list[Line] = []
     details: Details = {}
     for name, section in SECTIONS.items():
@@ -56,7 +62,7 @@ def run_bench(out: Path, readme: Path | None) -> None:
         details |= row["details"]
     details["lines"] = [asdict(line) for line in lines]
     (out / "results.json").write_text(json.dumps(details, indent=2) + "\n")
-    unfinished.unlink()
+    shutil.rmtree(out / UNFINISHED)
     print_lines(lines)
     if readme is not None:
         write_readme(readme, lines, MARKERS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 from geometry_msgs.msg import Point, PoseStamped
 from geometry_msgs.msg import Pose as PoseMsg
 from nav_msgs.msg import Path
@@ -11,8 +12,11 @@ from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 from vpr_interfaces.msg import PoseGraph, PoseGraphEdge, PoseGraphNode
 
+from vpr.geometry import poses_from_quaternions
 from vpr.graph.edges import Edge, EdgeKind, GraphNode
+from vpr.messages import stamp_ns
 from vpr.records import ClosureState, Pose
+from vpr.verification.expected_views import MapPoses
 from vpr_nodes.conversions import pose_with_covariance_msg, time_msg
 
 ODOMETRY_COLOUR = ColorRGBA(r=0.45, g=0.55, b=0.65, a=1.0)
@@ -77,6 +81,25 @@ def graph_msg(
             for node, pose in zip(nodes, poses, strict=True)
         ],
         edges=edges,
+    )
+
+
+def map_poses_of(message: PoseGraph) -> MapPoses:
+    """Where the graph has the keyframes with a place in the map, and which closures tie.
+
+    Raises:
+        ValueError: a pose that is not finite or not a rotation.
+    """
+    nodes = [node for node in message.nodes if node.anchored]
+    places = [(p.x, p.y, p.z) for p in (node.pose.position for node in nodes)]
+    turns = [(q.x, q.y, q.z, q.w) for q in (node.pose.orientation for node in nodes)]
+    closures = [edge for edge in message.edges if edge.kind == PoseGraphEdge.CLOSURE]
+    return MapPoses(
+        ids=np.array([node.id for node in nodes], np.int64),
+        sessions=np.array([node.session for node in nodes], np.int64),
+        stamps_ns=np.array([stamp_ns(node.stamp) for node in nodes], np.int64),
+        poses=poses_from_quaternions(places, turns),
+        tied=np.unique(np.array([(e.from_id, e.to_id) for e in closures], np.int64)),
     )
 
 

@@ -1,10 +1,10 @@
 """loop_closure: place matches to verified or rejected closures with a relative pose.
 
-Subscribes the camera, ``camera/camera_info``, ``camera/depth/image_raw`` (when
-``depth_topic_used``), ``keyframe``, ``matches`` and ``gnn_matches``, and with ``pose_prior_used``
-``pose_prior`` and ``graph``; publishes ``loop_closures``. Images, depths, keyframes, matches and
-guesses are joined by exact stamp. Owns the ``features`` part of a map. ``~/verify_image`` measures
-where an image that is no keyframe was taken, for gnn_relocalization.
+Subscribes the camera, ``camera/camera_info``, ``keyframe``, ``matches`` and ``gnn_matches``; when
+``depth_topic_used`` also ``camera/depth/image_raw``, and ``graph`` for the loops that it expects;
+with ``pose_prior_used`` ``pose_prior`` and ``graph``. Publishes ``loop_closures``. Images, depths,
+keyframes, matches and guesses are joined by exact stamp. Owns the ``features`` part of a map.
+``~/verify_image`` measures where an image that is no keyframe was taken, for gnn_relocalization.
 """
 
 from __future__ import annotations
@@ -44,11 +44,13 @@ from vpr.verification.features import LocalFeatures
 from vpr.verification.loop_closer import LoopCloser
 from vpr.verification.pose_prior import PosePrior
 from vpr_nodes.conversions import closure_msg
+from vpr_nodes.graph_messages import map_poses_of
 from vpr_nodes.image_input import ExactStampJoin, ImageInput
 from vpr_nodes.map_part import MapPart
 from vpr_nodes.vpr_node import LATCHED, RELIABLE, REMEMBERED, SENSOR, VprNode, run
 
 DEPTH_TOPIC = "camera/depth/image_raw"
+UNUSABLE_DEPTH = "a depth image measures next to nothing, or is not of the image's field of view"
 JOIN_CAPACITY = 50  # frames whose features wait for their keyframe
 
 
@@ -104,6 +106,7 @@ class LoopClosureNode(VprNode):
                 RELIABLE,
                 without="candidates are verified in the order of their likeness",
             )
+        if self.config.pose_prior_used or self.expects_loops:
             self.listen(PoseGraphMsg, "graph", self._on_graph, LATCHED)
         self.every(self.config.verdict_timeout / 4, self._settle)
 
@@ -149,7 +152,10 @@ class LoopClosureNode(VprNode):
         )
 
     def _extract(self, stamp: int, image: Image, depth: NDArray[np.float32] | None) -> None:
-        self.features.put(stamp, self.closer.extract(image, depth, self._camera_for(image)))
+        features = self.closer.extract(image, depth, self._camera_for(image))
+        if depth is not None and self.config.overlay and features.cells is None:
+            self.health.drop("depth_unusable", UNUSABLE_DEPTH)
+        self.features.put(stamp, features)
         self._release()
 
     def _on_keyframe(self, message: KeyframeMsg) -> None:
@@ -169,8 +175,18 @@ class LoopClosureNode(VprNode):
             raise ValueError("a pose_prior without covariance says nothing of how wrong it may be")
         self.prior.guess(stamp_ns(message.header.stamp), pose_of(message.pose.pose), covariance)
 
+    @property
+    def expects_loops(self) -> bool:
+        """Whether the graph is asked which keyframes should see the same."""
+        config = self.config
+        return config.depth_topic_used and config.overlay and config.expected_loops > 0
+
     def _on_graph(self, message: PoseGraphMsg) -> None:
-        self.prior.map_is({node.id: pose_of(node.pose) for node in message.nodes if node.anchored})
+        poses = map_poses_of(message)
+        if self.expects_loops:
+            self.closer.map_is(poses)
+        if self.config.pose_prior_used:
+            self.prior.map_is(dict(zip(poses.ids.tolist(), poses.poses, strict=True)))
 
     def _release(self) -> None:
         """Work off keyframes and matches in order; a keyframe waits a while for its image."""
@@ -195,6 +211,14 @@ class LoopClosureNode(VprNode):
         if features is None:
             self.health.drop("keyframe_without_image", "a keyframe's image never came")
         self.closer.add_keyframe(keyframe, features)
+        if self.expects_loops:
+            self._close_expected(keyframe.id)
+
+    def _close_expected(self, keyframe_id: int) -> None:
+        closures = self.timed(self.closer.expected_loops, keyframe_id)
+        closed = [c.reference_id for c in closures if c.state is ClosureState.VERIFIED]
+        self._judged(keyframe_id).update(closed)  # no need to match its corners
+        self._publish(closures)
 
     def _verify(self, matches: PlaceMatches) -> None:
         matches = self._not_yet_judged(matches)
@@ -205,12 +229,17 @@ class LoopClosureNode(VprNode):
 
     def _not_yet_judged(self, matches: PlaceMatches) -> PlaceMatches:
         """Without the candidates that another node has proposed for the same keyframe."""
-        judged = self.judged.setdefault(matches.query_id, set())
+        judged = self._judged(matches.query_id)
         new = tuple(match for match in matches.candidates if match.reference_id not in judged)
         judged.update(match.reference_id for match in new)
+        return replace(matches, candidates=new)
+
+    def _judged(self, query_id: int) -> set[int]:
+        """References that a query needs no more verdicts on."""
+        judged = self.judged.setdefault(query_id, set())
         if len(self.judged) > JOIN_CAPACITY:
             self.judged.popitem(last=False)
-        return replace(matches, candidates=new)
+        return judged
 
     def _on_verify_image(
         self, request: VerifyImage.Request, response: VerifyImage.Response

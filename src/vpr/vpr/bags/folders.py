@@ -1,11 +1,11 @@
-"""Bags from image folders: plain traverses, 7-Scenes RGB-D, and the Karlsruhe drives.
+"""Bags from image folders: plain traverses, RGB-D of several kinds, and the Karlsruhe drives.
 
 So that a data set on disk runs through the same nodes as a robot does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from vpr.bags.writer import BagWriter
 from vpr.evaluation.places import image_files
 from vpr.geometry import inverse, relative, rotation_from_vector
 from vpr.records import CameraModel, Image, Pose
+from vpr.relocalization.rgbd import load_rgbd
 
 START_NS = 1_700_000_000_000_000_000
 BETWEEN_TRAVERSES_NS = 15_000_000_000  # so that no place of one is recent in the next
@@ -99,10 +100,48 @@ def write_seven_scenes(
     files = sorted(folder.glob("frame-*.color.*"))
     if not files:
         raise BagError(f"no frame-*.color.* in {folder}")
-    period = round(1e9 / rate)
+    camera = seven_scenes_camera(folder, _read(files[0]))
     truth = [_seven_scenes_pose(file) for file in files]
     odometry = drifting(truth, translation_noise, rotation_noise, seed)
-    camera = seven_scenes_camera(folder, _read(files[0]))
+    frames = ((_read(file), seven_scenes_depth(file)) for file in files)
+    _write_frames(path, camera, zip(frames, odometry, truth, strict=True), rate, overwrite)
+    return len(files)
+
+
+def write_rgbd(
+    path: Path,
+    folder: Path,
+    rate: float,
+    translation_noise: float,
+    rotation_noise: float,
+    seed: int,
+    overwrite: bool,
+) -> int:
+    """An RGB-D folder of any kind that ``load_rgbd`` reads; else as ``write_seven_scenes``.
+
+    Raises:
+        RgbdError: it is none of them, or damaged. BagError: the bag exists already.
+    """
+    sequence = load_rgbd(folder)
+    truth = list(sequence.poses @ inverse(OPTICAL_IN_BASE))
+    odometry = drifting(truth, translation_noise, rotation_noise, seed)
+    depths = (
+        np.rint(np.nan_to_num(1000.0 * d)).clip(0, 65535).astype(np.uint16) for d in sequence.depths
+    )
+    frames = zip(zip(sequence.images, depths, strict=True), odometry, truth, strict=True)
+    _write_frames(path, sequence.camera, frames, rate, overwrite)
+    return len(sequence)
+
+
+def _write_frames(
+    path: Path,
+    camera: CameraModel,
+    frames: Iterable[tuple[tuple[Image, NDArray[np.uint16]], Pose, Pose]],
+    rate: float,
+    overwrite: bool,
+) -> None:
+    """Frames at ``rate`` Hz: image and depth in mm, odom_T_base and map_T_base."""
+    period = round(1e9 / rate)
     with BagWriter(path, overwrite=overwrite) as bag:
         messages = SensorMessages(bag.typestore)
         bag.add_topic(COMPRESSED_TOPIC, "sensor_msgs/msg/CompressedImage")
@@ -110,19 +149,18 @@ def write_seven_scenes(
         bag.add_topic(CAMERA_INFO_TOPIC, "sensor_msgs/msg/CameraInfo")
         for topic in (ODOMETRY_TOPIC, TRUTH_TOPIC):
             bag.add_topic(topic, "nav_msgs/msg/Odometry")
-        for row, file in enumerate(files):
+        for row, ((image, depth), odometry, truth) in enumerate(frames):
             stamp = START_NS + row * period
             for topic, frame, pose in (
-                (ODOMETRY_TOPIC, "odom", odometry[row]),
-                (TRUTH_TOPIC, "map", truth[row]),
+                (ODOMETRY_TOPIC, "odom", odometry),
+                (TRUTH_TOPIC, "map", truth),
             ):
                 message = messages.odometry(stamp, frame, pose, np.ones(3), np.zeros(3), np.ones(3))
                 bag.write(topic, stamp, message)
             bag.write(CAMERA_INFO_TOPIC, stamp, messages.camera_info(stamp, camera))
-            bag.write(DEPTH_TOPIC, stamp, messages.image(stamp, seven_scenes_depth(file), "16UC1"))
-            picture = messages.compressed_image(stamp, _read(file), JPEG_QUALITY)
+            bag.write(DEPTH_TOPIC, stamp, messages.image(stamp, depth, "16UC1"))
+            picture = messages.compressed_image(stamp, image, JPEG_QUALITY)
             bag.write(COMPRESSED_TOPIC, stamp, picture)
-    return len(files)
 
 
 def drifting(

@@ -67,6 +67,26 @@ def bag_from_seven_scenes(
     _write_bag(out, write)
 
 
+@bag_app.command("from-rgbd")
+def bag_from_rgbd(
+    out: Path,
+    folder: Annotated[Path, typer.Argument(help="A 7-Scenes, TUM RGB-D or RealSense folder.")],
+    rate: Annotated[float, typer.Option(help="Frames a second.", min=0.1, max=120.0)] = 2.0,
+    translation_noise: Annotated[float, typer.Option(help="Odometry noise, m a frame.")] = 0.01,
+    rotation_noise: Annotated[float, typer.Option(help="Odometry noise, rad a frame.")] = 0.01,
+    seed: Annotated[int, typer.Option(help="Of the odometry noise.")] = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """An RGB-D folder, as of `dataset from-level`, with odometry that drifts from its poses."""
+    from vpr.bags.folders import write_rgbd
+
+    def write() -> int:
+        noise = (translation_noise, rotation_noise, seed)
+        return write_rgbd(out, folder, rate, *noise, overwrite)
+
+    _write_bag(out, write)
+
+
 @bag_app.command("from-karlsruhe")
 def bag_from_karlsruhe(out: Path, folder: Path, overwrite: Overwrite = False) -> None:
     """A Karlsruhe drive: its left images and the fixes of its INS."""

@@ -247,6 +247,9 @@ def eval_day_night(
     drawings: Annotated[
         int, typer.Option(help="Nights of each learned town, with other noise.", min=1)
     ] = 1,
+    trainings: Annotated[
+        int, typer.Option(help="Of each row, with other seeds; recalls are means.", min=1)
+    ] = 1,
     model: Annotated[
         Literal["network", "grid"],
         typer.Option(help="The embedding node's descriptor, or early features on a grid."),
@@ -264,7 +267,7 @@ def eval_day_night(
     given: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
     with explained():
         towns, camera = (_seeds(learned), _seeds(unseen)), NightCamera(night_noise, cut_short)
-        trial = DayNightTrial(out, *towns, camera, drawings, model, sequence_length)
+        trial = DayNightTrial(out, *towns, camera, drawings, trainings, model, sequence_length)
         rows = trial.rows(SequenceTrainingConfig.from_file(params_file, **given))
     shown = Table("loss", "mining", "single image", f"{sequence_length} frames", "gain", "spread")
     shown.title = f"recall@1, mean over {len(rows[0].recalls)} unseen towns, tolerance {TOLERANCE}"
@@ -292,12 +295,23 @@ def eval_sequence_cost(
     sequence_length: Annotated[
         list[int] | None, typer.Option(help="Frames matched together; repeat.", min=1)
     ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for walks, maps and figures; kept to go on there.")
+    ] = None,
+    every_peer: Annotated[
+        bool, typer.Option("--every-peer", help="Also those that take long in a large map.")
+    ] = False,
     json_out: Annotated[Path | None, typer.Option("--json", help="Also write the rows.")] = None,
 ) -> None:
-    """What a live matching step costs beside FAISS, the convolution and a loop, on one core."""
+    """What a live matching step costs beside FAISS, the convolution and a loop, on one core.
+
+    With --out a run that was cut short goes on behind the last figure.
+    """
     from vpr.evaluation.sequence_cost import LENGTHS, SIZES, matching_costs
 
-    rows = [cost.to_row() for cost in matching_costs(places or SIZES, sequence_length or LENGTHS)]
+    with explained():
+        costs = matching_costs(places or SIZES, sequence_length or LENGTHS, out, every_peer)
+    rows = [cost.to_row() for cost in costs]
     show_rows("one matching step, median milliseconds", rows, json_out)
 
 

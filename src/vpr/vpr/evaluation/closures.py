@@ -1,7 +1,9 @@
 """Loop closures against the truth: precision, recall of revisits, and the naive baseline.
 
-Two views are of the same place when their true poses are within 5 m and 30 degrees. A keyframe
-is a revisit when an earlier keyframe that was not excluded as recent is of the same place.
+Two views are of the same place when their true poses are within 5 m and 30 degrees. A closure is
+right when its views are, or when it says where they really are: two may share a wall and look at it
+from opposite sides. A keyframe is a revisit when an earlier keyframe that was not excluded as
+recent is of the same place.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from vpr.records import ClosureState, Keyframe, LoopClosure, Pose
 
 PLACE_RADIUS = 5.0  # m
 PLACE_ANGLE = np.radians(30.0)
+RIGHT_POSE = 0.5, 10.0  # m and degrees from the truth, of a closure that measured its pose
 CLOSED_WITHIN_NS = 2_000_000_000
 
 
@@ -26,7 +29,7 @@ class ClosureFigures:
     """Figures of one run; a ratio without a denominator is None.
 
     Attributes:
-        verified_precision: share of VERIFIED closures between views of the same place.
+        verified_precision: share of VERIFIED closures that are right.
         revisit_recall: share of revisits with a right VERIFIED closure of a query at most 2 s
             away.
         naive_precision: share of right answers when every query with something to search takes
@@ -99,7 +102,7 @@ def closure_figures(
     pose_of = {keyframe.id: pose for keyframe, pose in zip(covered, poses, strict=True)}
     judged = [c for c in closures if c.query_id in pose_of and c.reference_id in pose_of]
     verified = [c for c in judged if c.state == ClosureState.VERIFIED]
-    right = [c for c in verified if same_place(pose_of[c.reference_id], pose_of[c.query_id])]
+    right = [c for c in verified if _right(c, pose_of)]
     searchable = searchable_matrix(covered, exclude_time_s, exclude_count)
     stacked = np.array(poses).reshape(-1, 4, 4)
     answers = searchable & same_place_matrix(stacked)
@@ -163,6 +166,15 @@ def _closed(
     sessions = np.array([keyframes[row].session for row in revisits.tolist()])
     near = np.abs(stamps[:, None] - closed_ns[None]) <= CLOSED_WITHIN_NS
     return int((near & (sessions[:, None] == closed_in[None])).any(axis=1).sum())
+
+
+def _right(closure: LoopClosure, pose_of: Mapping[int, Pose]) -> bool:
+    if same_place(pose_of[closure.reference_id], pose_of[closure.query_id]):
+        return True
+    if closure.relative_pose is None:
+        return False
+    apart, turned = _pose_error(closure, pose_of)
+    return apart <= RIGHT_POSE[0] and turned <= RIGHT_POSE[1]
 
 
 def _pose_error(closure: LoopClosure, pose_of: Mapping[int, Pose]) -> tuple[float, float]:

@@ -65,6 +65,7 @@ class DayNightTrial:
         out: folder for towns, transforms and rows; a run that was cut short goes on there.
         learned, unseen: seeds of towns.
         drawings: nights of each learned town, alike but for the noise.
+        trainings: of each row, by as many seeds; a town's recall is the mean over them.
         model: the descriptors; ``grid`` ones are standardised over a whole lap.
         length: frames matched together in the test.
     """
@@ -74,6 +75,7 @@ class DayNightTrial:
     unseen: Sequence[int]
     camera: NightCamera = field(default_factory=NightCamera)
     drawings: int = 1
+    trainings: int = 1
     model: Descriptor = "grid"
     length: int = 5
 
@@ -97,6 +99,7 @@ class DayNightTrial:
             "unseen": list(self.unseen),
             "camera": asdict(self.camera),
             "drawings": self.drawings,
+            "trainings": self.trainings,
             "model": self._name,
             "length": self.length,
             "training": training.model_dump(exclude={"loss", "mining"}),
@@ -118,11 +121,14 @@ class DayNightTrial:
         return asdict(DayNightRow(FROZEN, FROZEN, recalls, single))
 
     def _learned(self, config: SequenceTrainingConfig) -> dict[str, Any]:
-        file = self.out / f"{config.loss}_{config.mining}.safetensors"
-        save_seqnet(train_sequence(self._pairs, config, self._name).network, file)
-        recalls, single = (
-            self._recalls(name, transform=str(file)) for name in ("seqmatchnet", "seqnet_single")
-        )
+        tried = []
+        for seed in range(config.seed, config.seed + self.trainings):
+            file = self.out / f"{config.loss}_{config.mining}_{seed}.safetensors"
+            seeded = config.model_copy(update={"seed": seed})
+            save_seqnet(train_sequence(self._pairs, seeded, self._name).network, file)
+            methods = "seqmatchnet", "seqnet_single"
+            tried.append([self._recalls(name, transform=str(file)) for name in methods])
+        recalls, single = (tuple(means) for means in np.mean(tried, axis=0).tolist())
         return asdict(DayNightRow(config.loss, config.mining, recalls, single))
 
     def _recalls(self, method: str, **settings: str) -> tuple[float, ...]:

@@ -13,21 +13,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vpr.config import LoopClosureConfig
 from vpr.evaluation.view_search import Similarities
 from vpr.evaluation.view_verification import ViewVerifier
 from vpr.geometry import relative
-from vpr.places.maxima import distinct_maxima
 from vpr.records import Pose
 from vpr.relocalization.rgbd import RgbdSequence
-from vpr.verification.dense_alignment import Alignment, DepthView, align, expected_overlap
+from vpr.verification.dense_alignment import Alignment, DepthView, align
+from vpr.verification.depth_cells import DepthCells
+from vpr.verification.expected_views import best_apart, expected_views
+from vpr.verification.overlaid_views import FLOOR, Demand
 from vpr.verification.relative_pose import RelativePose
 
 RECENT = 20  # keyframes that are no loop yet
-PROPOSALS = 3  # views a keyframe of either kind
-SEPARATION = 3  # keyframes; two proposals are at least this far apart
-IN_REACH = 6.0  # m by the graph, within which a view may show the same
-EXPECTED = 0.12  # share of the cells that the graph must expect to see again
-FLOOR = np.diag([0.01**2] * 3 + [0.004**2] * 3)  # m and rad; of a perfect fit of coarse depth
 
 
 @dataclass(frozen=True)
@@ -41,27 +39,6 @@ class Loop:
 
 Believed = Callable[[], Sequence[Pose]]  # where the graph has all keyframes, asked if needed
 Closing = Callable[[int, Believed], list[Loop]]  # loops of the newest keyframe
-
-
-@dataclass(frozen=True)
-class Demand:
-    """What two views that lie over each other must reach to be a loop, see ``Alignment``."""
-
-    overlap: float
-    agreement: float
-    correlation: float
-
-    def met(self, found: Alignment) -> bool:
-        """Whether nothing falls short."""
-        return (
-            found.overlap >= self.overlap
-            and found.agreement >= self.agreement
-            and found.correlation >= self.correlation
-        )
-
-
-# A beginning by matched corners may be a period of the wallpaper off, one by the graph is not.
-BY_FEATURES, BY_GRAPH = Demand(0.15, 0.95, 0.5), Demand(0.08, 0.85, 0.3)
 
 
 def by_features(similarities: Similarities, verify: ViewVerifier) -> Closing:
@@ -80,11 +57,13 @@ def by_features(similarities: Similarities, verify: ViewVerifier) -> Closing:
 class OverlaidViews:
     """Views of a sequence laid over each other, from where local features or a graph begin."""
 
-    def __init__(self, sequence: RgbdSequence, verify: ViewVerifier) -> None:
+    def __init__(
+        self, sequence: RgbdSequence, verify: ViewVerifier, config: LoopClosureConfig
+    ) -> None:
+        self.config = config
         self._verify = verify
         self._views = [
-            DepthView.of(image, depth, sequence.camera)
-            for image, depth in zip(sequence.images, sequence.depths, strict=True)
+            _view(sequence, row, config.depth_scale) for row in range(len(sequence.images))
         ]
         self._known: dict[tuple[int, int], Alignment | None] = {}
 
@@ -96,20 +75,32 @@ class OverlaidViews:
             self._known[pair] = None if start is None else self.by_graph(*pair, start.pose)
         return self._known[pair]
 
-    def by_graph(self, query: int, reference: int, expected: Pose) -> Alignment:
-        """Beginning from reference_T_query."""
-        return align(self._views[query], self._views[reference], expected)
+    def by_graph(self, query: int, reference: int, expected: Pose) -> Alignment | None:
+        """Beginning from reference_T_query; None where one of the two has no depth."""
+        one, other = self._views[query], self._views[reference]
+        return None if one is None or other is None else align(one, other, expected)
 
-    def expected(
-        self, query: int, rows: NDArray[np.intp], poses: Sequence[Pose]
-    ) -> NDArray[np.intp]:
-        """Those of the rows that show some of what the query shows, if the poses are right."""
-        own = self._views[query]
-        shares = [
-            expected_overlap(own, self._views[row], relative(poses[row], poses[query]))
-            for row in rows
-        ]
-        return rows[np.array(shares, float) > EXPECTED]
+    def expected(self, query: int, count: int, poses: Sequence[Pose]) -> NDArray[np.intp]:
+        """Those of the first rows that show some of what the query shows, if all are there."""
+        own, placed = self._views[query], np.stack(poses)
+        near = np.linalg.norm(placed[:count, :3, 3] - placed[query, :3, 3], axis=1)
+        rows = np.flatnonzero(near < self.config.expected_reach)
+        if own is None:
+            return rows[:0]
+        found, _ = expected_views(
+            own,
+            poses[query],
+            placed[rows],
+            rows,
+            self._views.__getitem__,
+            self.config.expected_share,
+        )
+        return found
+
+
+def _view(sequence: RgbdSequence, row: int, depth_scale: float) -> DepthView | None:
+    cells = DepthCells.of(sequence.images[row], sequence.depths[row], sequence.camera, depth_scale)
+    return None if cells is None else DepthView.of(cells, sequence.camera)
 
 
 class Overlaid:
@@ -118,34 +109,30 @@ class Overlaid:
     def __init__(self, similarities: Similarities, views: OverlaidViews) -> None:
         self._similarities = similarities
         self._views = views
+        self._after_corners = Demand.after_corners(views.config)
+        self._as_expected = Demand.as_expected(views.config)
 
     def __call__(self, query: int, believed: Believed) -> list[Loop]:
         """Loops of the newest keyframe; ``believed`` are all poses, its own included."""
         if query <= RECENT:
             return []
-        poses = believed()
-        rows = np.arange(query - RECENT)
-        alike = self._most_similar(query, rows)
-        places = np.stack([pose[:3, 3] for pose in poses])
-        near = rows[np.linalg.norm(places[rows] - places[query], axis=1) < IN_REACH]
-        expected = self._most_similar(query, self._views.expected(query, near, poses))
+        poses, earlier = believed(), query - RECENT
+        alike = self._most_similar(query, np.arange(earlier))
+        expected = self._most_similar(query, self._views.expected(query, earlier, poses))
         loops = []
         for row in dict.fromkeys([*alike, *expected]):
             found = self._views.by_features(query, row) if row in alike else None
-            closed = found if found is not None and BY_FEATURES.met(found) else None
+            closed = found if found is not None and self._after_corners.met(found) else None
             if closed is None and row in expected:
                 start = relative(poses[row], poses[query])
                 found = self._views.by_graph(query, row, start)
-                closed = found if BY_GRAPH.met(found) else None
+                closed = found if found is not None and self._as_expected.met(found) else None
             if closed is not None:
                 loops.append(Loop(query, row, _measured(closed)))
         return loops
 
     def _most_similar(self, query: int, rows: NDArray[np.intp]) -> list[int]:
-        if not len(rows):
-            return []
-        scores = self._similarities[query, rows]
-        return [int(rows[i]) for i in distinct_maxima(scores, PROPOSALS, SEPARATION, rows)]
+        return best_apart(rows, self._similarities[query, rows], self._views.config)
 
 
 def _measured(found: Alignment) -> RelativePose:

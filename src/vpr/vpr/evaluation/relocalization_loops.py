@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from vpr.config import PoseGraphConfig
+from vpr.config import LoopClosureConfig, PoseGraphConfig
 from vpr.evaluation.loop_search import Closing, Loop, Overlaid, OverlaidViews, by_features
 from vpr.evaluation.trajectory import StampedPoses, absolute_trajectory_error
 from vpr.evaluation.view_search import Search
@@ -58,7 +58,9 @@ class LoopDrives:
         found = self._searches[name](self._sequence)
         if name == method:
             return by_features(found, self._verify)
-        self._views = self._views or OverlaidViews(self._sequence, self._verify)
+        if self._views is None:
+            config = LoopClosureConfig.from_file()
+            self._views = OverlaidViews(self._sequence, self._verify, config)
         return Overlaid(found, self._views)
 
 

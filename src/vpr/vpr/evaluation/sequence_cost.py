@@ -6,11 +6,15 @@ queries are a second visit to a part of it. Another walk leads through stretches
 streets do: descriptors in clusters, which are harder to search approximately. Everything runs on
 one core. FAISS Flat is asked in turn with the exact step, query by query: on a robot, too, other
 work is done between two frames, and neither finds its descriptors left in the processor's cache.
+
+Each figure is measured in a process of its own and can be kept as it comes, with the walks and maps
+that it was measured on: a table of a million places takes longer than one run has.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +29,7 @@ import torch
 from numpy.typing import NDArray
 
 from vpr.config import SequenceMatchingConfig
+from vpr.evaluation.kept_rows import KeptRows
 from vpr.evaluation.map_scale import MODEL, add_places, resident_bytes
 from vpr.maps.folder import open_part
 from vpr.places.convolution import sequence_distances
@@ -34,10 +39,10 @@ from vpr.places.recognizer import PlaceRecognizer
 DIMENSION = 256
 SIZES = (10_000, 100_000, 1_000_000)
 LENGTHS = (5, 10, 20, 50)
-CLUSTERED_LIMIT = 100_000  # places up to which the walk in clusters is searched as well
-LOOP_LIMIT = 10_000  # places up to which the loop over places is run
-CONVOLUTION_LIMIT = 100_000  # the same for the convolution of the whole window
-HNSW_LIMIT = 100_000  # the same for the graph, which takes long to build
+CLUSTERED_LIMIT = 100_000  # places up to which the walk in clusters is always searched as well
+LOOP_LIMIT = 10_000  # the same for the loop over places
+CONVOLUTION_LIMIT = 100_000  # and for the convolution of the whole window
+HNSW_LIMIT = 100_000  # and for the graph, which takes long to build
 HNSW_LINKS, HNSW_EFFORT = 32, 64
 WALK_SMOOTHNESS = 0.9  # correlation of neighbouring places
 LOOKS = 50  # of the stretches in the walk in clusters
@@ -45,6 +50,7 @@ STRETCH = 100  # places of one look
 LOOK_SHARE = 0.7  # of a descriptor's square that its look makes up
 QUERY_NOISE = 4.0  # length of what a second visit adds to a descriptor of length 1
 TOLERANCE = 2  # places
+WALK, CLUSTERED = "walk", "walk in clusters"
 QUERIES = 150
 SLOW_STEPS = 3  # of peers that take seconds
 SECOND = 1_000_000_000
@@ -109,15 +115,35 @@ class MatchingCost:
 
 
 def matching_costs(
-    sizes: Sequence[int] = SIZES, lengths: Sequence[int] = LENGTHS
+    sizes: Sequence[int] = SIZES,
+    lengths: Sequence[int] = LENGTHS,
+    out: Path | None = None,
+    every_peer: bool = False,
 ) -> list[MatchingCost]:
-    """One row for each size and length, each size in a process of its own."""
-    return [row for size in sizes for row in _alone(_costs_of_size, size, tuple(lengths))]
+    """One row for each size and length.
+
+    Args:
+        out: folder for walks, maps and figures; a run that was cut short goes on there.
+        every_peer: also those that take minutes, or an hour to build, at a large size.
+
+    Raises:
+        KeptRowsError: ``out`` holds figures of another configuration, or none.
+    """
+    if out is None:
+        with tempfile.TemporaryDirectory() as scratch:
+            return matching_costs(sizes, lengths, Path(scratch), every_peer)
+    config = SequenceMatchingConfig.from_file().model_dump(mode="json")
+    kept = KeptRows(out / "costs.json", {"queries": QUERIES, "sequence_matching": config})
+    sized = [SizedCosts(size, out / f"{size} places", kept, every_peer) for size in sizes]
+    return [costs.row(length) for costs in sized for length in lengths]
 
 
-def cost_rows(details: dict[str, Any]) -> list[dict[str, str]]:
-    """``what``, ``ours``, ``peer`` and ``wanted`` of each size; figures go into ``details``."""
-    costs = matching_costs()
+def cost_rows(details: dict[str, Any], out: Path) -> list[dict[str, str]]:
+    """``what``, ``ours``, ``peer`` and ``wanted`` of each size; figures go into ``details``.
+
+    ``out`` and errors are those of ``matching_costs``.
+    """
+    costs = matching_costs(out=out)
     details["sequence_cost"] = [cost.to_json() for cost in costs]
     return [row for size in SIZES for row in _size_rows([c for c in costs if c.places == size])]
 
@@ -227,64 +253,104 @@ def _alone(work: Callable[..., Result], *arguments: Any) -> Result:
         return process.submit(work, *arguments).result()
 
 
-def _costs_of_size(places: int, lengths: tuple[int, ...]) -> list[MatchingCost]:
-    faiss.omp_set_num_threads(1)
-    torch.set_num_threads(1)
-    walk = made_up_walk(places)
-    with tempfile.TemporaryDirectory() as scratch:
-        plain = _Visited.of(walk, Path(scratch) / "walk")
-        nearest = _flat_index(walk).search(plain.queries, 1)[1][:, 0]
-        hnsw = _hnsw(walk, plain.queries, nearest)
-        same = _same_nearest_in_half_precision(walk, plain.queries, nearest)
-        peers = [
-            (_convolution_ms(walk, plain.queries, n), _loop_ms(walk, plain.queries, n))
-            for n in lengths
-        ]
-        del walk
-        clustered = None
-        if places <= CLUSTERED_LIMIT:
-            clustered = _Visited.of(walk_in_clusters(places), Path(scratch) / "clustered")
-        rows = []
-        for length, slow in zip(lengths, peers, strict=True):
-            in_clusters = None if clustered is None else clustered.costs(length)
-            rows.append(
-                MatchingCost(places, length, *plain.costs(length), in_clusters, *hnsw, *slow, same)
-            )
-    return rows
+@dataclass(frozen=True)
+class SizedCosts:
+    """What is measured with one number of places; nothing twice."""
+
+    places: int
+    folder: Path
+    kept: KeptRows
+    every_peer: bool
+
+    def row(self, length: int) -> MatchingCost:
+        """All of one sequence length."""
+        in_clusters = None
+        if self._within(CLUSTERED_LIMIT):
+            in_clusters = self._step(CLUSTERED, length, 0), self._step(CLUSTERED, length, 1)
+        hnsw: dict[str, float] = {}
+        if self._within(HNSW_LIMIT):
+            hnsw = self._measured("HNSW", _hnsw, self._visited(WALK))
+        return MatchingCost(
+            self.places,
+            length,
+            self._step(WALK, length, 0),
+            self._step(WALK, length, 1),
+            in_clusters,
+            hnsw.get("milliseconds"),
+            hnsw.get("recall"),
+            self._peer("convolution", CONVOLUTION_LIMIT, _convolution, length),
+            self._peer("loop", LOOP_LIMIT, _loop, length),
+            self._measured("half precision", _half_precision, self._visited(WALK))["same_nearest"],
+        )
+
+    def _step(self, walk: str, length: int, shortlist_above: int) -> StepCost:
+        """Exact, beside FAISS Flat, or from ``shortlist_above`` places on approximate."""
+        name = f"{walk}, {length} frames, {'approximate' if shortlist_above else 'exact'}"
+        beside_flat = walk == WALK and not shortlist_above
+        visited = self._visited(walk)
+        measured = self._measured(name, _step_cost, visited, length, shortlist_above, beside_flat)
+        return StepCost(**measured)
+
+    def _peer(
+        self, name: str, limit: int, measure: Callable[..., dict[str, float]], length: int
+    ) -> float | None:
+        if not self._within(limit):
+            return None
+        named = f"{name}, {length} frames"
+        return float(self._measured(named, measure, self._visited(WALK), length)["milliseconds"])
+
+    def _measured(self, name: str, work: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+        return self.kept.row(f"{self.places} places, {name}", lambda: _alone(work, *arguments))
+
+    def _visited(self, walk: str) -> Visited:
+        return Visited(self.folder / walk, self.places)
+
+    def _within(self, limit: int) -> bool:
+        return self.every_peer or self.places <= limit
 
 
 @dataclass(frozen=True)
-class _Visited:
-    """A walk kept as a map, and a second visit to the middle of it."""
+class Visited:
+    """A walk of so many places kept as a map, and a second visit to the middle of it."""
 
     folder: Path
-    first: int
-    queries: Descriptors
+    places: int
 
-    @classmethod
-    def of(cls, walk: Descriptors, folder: Path) -> _Visited:
-        first = len(walk) // 2
-        folder.mkdir()
-        add_places(folder, walk)
-        np.save(folder / "walk.npy", walk)
-        return cls(folder, first, seen_again(walk[first : first + QUERIES]))
+    @property
+    def first(self) -> int:
+        """The first place that is visited again."""
+        return self.places // 2
 
-    def costs(self, length: int) -> tuple[StepCost, StepCost]:
-        """Exact, beside FAISS Flat, and approximate; each in a process of its own."""
-        asked = self.folder, self.queries, self.first, length
-        return _alone(_step_cost, *asked, 0, True), _alone(_step_cost, *asked, 1, False)
+    def walk(self) -> Descriptors:
+        """(N, DIMENSION)."""
+        return np.asarray(np.load(self._file()))
+
+    def queries(self) -> Descriptors:
+        """(QUERIES, DIMENSION) of the second visit."""
+        walk = np.load(self._file(), mmap_mode="r")
+        return seen_again(np.array(walk[self.first : self.first + QUERIES]))
+
+    def _file(self) -> Path:
+        """Of the walk, which is made and saved as a map first, unless both are there."""
+        file = self.folder / "walk.npy"
+        if not file.exists():
+            shutil.rmtree(self.folder, ignore_errors=True)  # a map cut short
+            self.folder.mkdir(parents=True)
+            make = walk_in_clusters if self.folder.name == CLUSTERED else made_up_walk
+            made = make(self.places)
+            add_places(self.folder, made)
+            unfinished = file.with_suffix(".unfinished.npy")
+            np.save(unfinished, made)
+            unfinished.replace(file)
+        return file
 
 
 def _step_cost(
-    folder: Path,
-    queries: Descriptors,
-    first: int,
-    length: int,
-    shortlist_above: int,
-    beside_flat: bool,
-) -> StepCost:
+    visited: Visited, length: int, shortlist_above: int, beside_flat: bool
+) -> dict[str, Any]:
     faiss.omp_set_num_threads(1)
-    flat = _flat_index(np.load(folder / "walk.npy")) if beside_flat else None
+    queries, first = visited.queries(), visited.first
+    flat = _flat_index(visited.walk()) if beside_flat else None
     config = SequenceMatchingConfig.from_file(
         sequence_length=length,
         shortlist_above=shortlist_above,
@@ -293,7 +359,7 @@ def _step_cost(
     )
     before = resident_bytes()
     recognizer = PlaceRecognizer(config)
-    part = open_part(folder, "places")
+    part = open_part(visited.folder, "places")
     recognizer.load(part)
     recognizer.settle()
     spent, spent_by_flat, right = [], [], []
@@ -309,12 +375,13 @@ def _step_cost(
             flat.search(query[None], 10)
             spent_by_flat.append(time.perf_counter() - started)
     grown = resident_bytes() - before
-    return StepCost(
+    cost = StepCost(
         1e3 * float(np.median(spent[length:])),
         1e3 * float(np.median(spent_by_flat[length:])) if spent_by_flat else None,
         float(np.mean(right[length:])),
         grown / part.count,
     )
+    return asdict(cost)
 
 
 def _flat_index(walk: Descriptors) -> faiss.IndexFlatIP:
@@ -323,44 +390,57 @@ def _flat_index(walk: Descriptors) -> faiss.IndexFlatIP:
     return index
 
 
-def _hnsw(
-    walk: Descriptors, queries: Descriptors, nearest: NDArray[np.int64]
-) -> tuple[float | None, float | None]:
-    if len(walk) > HNSW_LIMIT:
-        return None, None
-    index = faiss.IndexHNSWFlat(DIMENSION, HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
-    index.add(walk)
+def _hnsw(visited: Visited) -> dict[str, float]:
+    faiss.omp_set_num_threads(1)
+    walk, queries = visited.walk(), visited.queries()
+    index = _graph(walk, visited.folder / "hnsw.index")
     index.hnsw.efSearch = HNSW_EFFORT
     milliseconds = _median_ms(lambda query: index.search(query[None], 10), queries)
-    return milliseconds, float(np.mean(index.search(queries, 1)[1][:, 0] == nearest))
+    found = index.search(queries, 1)[1][:, 0] == _nearest(walk, queries)
+    return {"milliseconds": milliseconds, "recall": float(np.mean(found))}
 
 
-def _same_nearest_in_half_precision(
-    walk: Descriptors, queries: Descriptors, nearest: NDArray[np.int64]
-) -> float:
+def _graph(walk: Descriptors, file: Path) -> Any:
+    """The graph of FAISS, built unless it is there."""
+    if file.exists():
+        return faiss.read_index(str(file))
+    index = faiss.IndexHNSWFlat(DIMENSION, HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
+    index.add(walk)
+    unfinished = file.with_suffix(".unfinished")
+    faiss.write_index(index, str(unfinished))
+    unfinished.replace(file)
+    return index
+
+
+def _nearest(walk: Descriptors, queries: Descriptors) -> NDArray[np.int64]:
+    """(Q,) the place most similar to each query, compared in single precision."""
+    return np.asarray(_flat_index(walk).search(queries, 1)[1][:, 0], np.int64)
+
+
+def _half_precision(visited: Visited) -> dict[str, float]:
+    """Share of queries whose nearest place is the same in half precision."""
+    walk, queries = visited.walk(), visited.queries()
     rows = DescriptorRows(DIMENSION)
     rows.extend(walk)
     found = [int(rows.similarities(query).argmax()) for query in queries]
-    return float(np.mean(found == nearest))
+    return {"same_nearest": float(np.mean(found == _nearest(walk, queries)))}
 
 
-def _convolution_ms(walk: Descriptors, queries: Descriptors, length: int) -> float | None:
+def _convolution(visited: Visited, length: int) -> dict[str, float]:
     """Distances of the whole window and their convolution, anew for each frame."""
-    if len(walk) > CONVOLUTION_LIMIT:
-        return None
-    references = torch.from_numpy(walk)
+    torch.set_num_threads(1)
+    queries, references = visited.queries(), torch.from_numpy(visited.walk())
     window = torch.from_numpy(queries[:length])
 
     def step(_: Descriptors) -> None:
         sequence_distances(1.0 - window @ references.T, length).argmin()
 
-    return _median_ms(step, queries[: 2 * SLOW_STEPS])
+    return {"milliseconds": _median_ms(step, queries[: 2 * SLOW_STEPS])}
 
 
-def _loop_ms(walk: Descriptors, queries: Descriptors, length: int) -> float | None:
+def _loop(visited: Visited, length: int) -> dict[str, float]:
     """A loop over the places, as codes that compare one by one do it."""
-    if len(walk) > LOOP_LIMIT:
-        return None
+    walk, queries = visited.walk(), visited.queries()
     window = queries[:length]
 
     def step(_: Descriptors) -> None:
@@ -369,7 +449,7 @@ def _loop_ms(walk: Descriptors, queries: Descriptors, length: int) -> float | No
             for i in range(len(walk) - length + 1)
         )
 
-    return _median_ms(step, queries[:SLOW_STEPS])
+    return {"milliseconds": _median_ms(step, queries[:SLOW_STEPS])}
 
 
 def _median_ms(work: Callable[[Descriptors], object], queries: Descriptors) -> float:

@@ -15,7 +15,7 @@ from vpr.records import CameraModel, ClosureState, Image
 from vpr.relocalization.located import NotLocated, Relocalization, located
 from vpr.relocalization.relocalizer import Relocalizer
 from vpr.relocalization.storage import PART
-from vpr.verification.features import Depth
+from vpr.verification.depth_cells import Depth
 from vpr.verification.loop_closer import LoopCloser
 
 

@@ -34,6 +34,8 @@ from vpr.records import Covariance, Pose
 from vpr.relocalization.storage import PART as SCENES
 from vpr.relocalization.storage import TABLE as NODES
 from vpr.verification.state import ENDS, VIEWS
+from vpr.verification.stored_cells import PIECE_VIEWS
+from vpr.verification.stored_cells import TABLE as CELLS
 
 REANCHORED = "taken back: the session was to be anchored anew"
 Arrays = dict[str, NDArray[Any]]
@@ -54,10 +56,12 @@ class _Source:
     def has(self, name: str) -> bool:
         return read_manifest(self.folder).has(name)
 
-    def pieces(self, table: Table) -> Iterator[tuple[Arrays, NDArray[np.bool_]]]:
+    def pieces(
+        self, table: Table, size: int = PIECE_ROWS
+    ) -> Iterator[tuple[Arrays, NDArray[np.bool_]]]:
         """Rows of a table of keyframes, renumbered, and which of them are wanted."""
-        for start in range(0, table.rows, PIECE_ROWS):
-            rows = dict(table.rows_between(start, start + PIECE_ROWS))
+        for start in range(0, table.rows, size):
+            rows = dict(table.rows_between(start, start + size))
             wanted = np.ones(len(rows["ids"]), bool)
             if self.left_out is not None:
                 wanted = rows["sessions"] != self.left_out
@@ -253,4 +257,7 @@ def _write_features(writer: PartWriter, sources: Sequence[_Source]) -> PartDiges
             views["cameras"] = np.array([*number, 0], np.int64)[views["cameras"]]
             writer.append(VIEWS, {name: column[wanted] for name, column in views.items()})
             count += int(wanted.sum())
+        if CELLS in part.tables:
+            for rows, wanted in source.pieces(part.table(CELLS), PIECE_VIEWS):
+                writer.append(CELLS, {name: column[wanted] for name, column in rows.items()})
     return writer.finish(count, metadata and metadata | {"cameras": [list(c) for c in cameras]})

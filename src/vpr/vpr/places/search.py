@@ -61,6 +61,7 @@ class PlaceSearch:
         self._grid: PlaceGrid = (
             DistanceGrid(places, config.alignment_step) if aligned else FrameGrid(places)
         )
+        self._counted: Indices = np.arange(0)
         self._shortlist: GrowingShortlist | None = None
         if self._shortlisting is None and not config.contrast_window:
             self._shortlist = GrowingShortlist(self._encoded_places, config)
@@ -128,11 +129,17 @@ class PlaceSearch:
         scores = self._matcher.scores(starts, len(row))
         scores = self._grid.of_places(scores, cells, similarities)[:searched]
         kept = self._kept_by_hierarchy(scores)
-        places = np.arange(searched)
+        places = self._first_places(searched)
         steps = self._grid.cells_of(places)
         return ScoredPlaces(
             places, steps, kept, similarities[:searched], len(self._matcher), before
         )
+
+    def _first_places(self, count: int) -> Indices:
+        """0 .. count - 1, which need not be written anew for every view."""
+        if count > len(self._counted):
+            self._counted = np.arange(count + count // 8)
+        return self._counted[:count]
 
     def _kept_by_hierarchy(self, scores: Row) -> Row:
         """HVPR: only the places that the sequence descriptor shortlists can be the answer."""
@@ -171,13 +178,16 @@ class PlaceSearch:
     def _scores_of(self, places: Indices, values: Row) -> Row:
         """Push the values of ascending places, zero for all others, and score those places."""
         cells = self._grid.cells_of(places)
+        starts, count = self._grid.session_starts, len(self._grid)
+        advance = min(self._advance, self._window)
         begins = np.ones(len(cells), bool)
         np.not_equal(cells[1:], cells[:-1], out=begins[1:])
+        if begins.all():
+            self._matcher.push_sparse(cells, values, starts, count, advance)
+            return self._matcher.scores_at(cells, starts)
         cell, of_cell = cells[begins], np.cumsum(begins) - 1
-        highest = np.maximum.reduceat(values, np.flatnonzero(begins)) if len(values) else values
-        starts = self._grid.session_starts
-        advance = min(self._advance, self._window)
-        self._matcher.push_sparse(cell, highest, starts, len(self._grid), advance)
+        highest = np.maximum.reduceat(values, np.flatnonzero(begins))
+        self._matcher.push_sparse(cell, highest, starts, count, advance)
         scores = self._matcher.scores_at(cell, starts)[of_cell]
         return np.where(values >= highest[of_cell], scores, np.float32(-np.inf))
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
 
 from vpr.config import SequenceMatchingConfig
-from vpr.places.lines import LineMatcher, Values, quantised
+from vpr.places.line_sums import Values
+from vpr.places.lines import LineMatcher, quantised
 
 Row = NDArray[np.float32]  # one value for each remembered place, in order
 

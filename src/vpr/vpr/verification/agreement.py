@@ -24,11 +24,16 @@ CONTRADICTION = 2.0  # times the tolerance of agreement
 
 @dataclass(frozen=True)
 class Sighting:
-    """A closure that passed every test on its own, and what it rests on."""
+    """A closure that passed every test on its own, and what it rests on.
+
+    Attributes:
+        overlay: how well its views lie over each other, in words; empty where that is not known.
+    """
 
     closure: LoopClosure
     pair: Pair
     measured: RelativePose
+    overlay: str = ""
 
 
 class Agreement:
@@ -182,5 +187,6 @@ def verified(sighting: Sighting, support: str) -> LoopClosure:
         if measured.metric
         else "distance unknown"
     )
-    reason = f"{sighting.closure.inliers} matches agree with one motion, {where}; {support}"
+    matched = f"{sighting.closure.inliers} matches agree with one motion, {where}"
+    reason = "; ".join(filter(None, (matched, sighting.overlay, support)))
     return replace(sighting.closure, state=ClosureState.VERIFIED, reason=reason)

@@ -8,18 +8,17 @@ least-squares problem with projective association (Newcombe et al., ISMAR 2011).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
-from vpr.geometry import inverse
-from vpr.images.decoding import grey_of
-from vpr.records import CameraModel, Covariance, Image, Pose
+from vpr.geometry import inverse, rotation_from_vector
+from vpr.records import CameraModel, Covariance, Pose
+from vpr.verification.depth_cells import DepthCells, lens_of
 
-GRID_WIDTH = 80  # cells across that a view is reduced to
 SMOOTHING, CONTRAST_WIDTH = 0.6, 3.0  # cells, of local contrast
 CONTRAST_FLOOR = 6.0  # grey levels; less is noise
 # Bend of inverse depth d from cell to cell above which it is an edge: a d + b d^2.
@@ -35,7 +34,6 @@ HUBER = 1.5  # sigmas
 CORRELATED = 40.0  # cells whose errors go together: what one datum counts is this much less
 ALIKE = 0.12  # m, plus three sigmas, that depths of one surface may differ by
 NEAREST = 0.1  # m; points nearer to the other camera are behind it
-KNOWN_SHARE = 0.7  # of a cell's pixels that must have a depth
 GLANCE = 7  # every so many cells are enough to guess an overlap
 
 Grid = NDArray[np.float64]
@@ -43,35 +41,39 @@ Grid = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class DepthView:
-    """A view as a grid of H x W cells.
+    """What a view's cells, H x W, show; normals and contrast are made when first asked for.
 
     Attributes:
         points: (H, W, 3) m in the camera's optical frame, NaN where there is no depth.
-        normals: (H, W, 3) of unit length towards the camera, NaN at edges.
-        grey: (H, W) local contrast.
-        slopes: (2, H, W) of ``grey`` a cell, across and down.
         lens: fx, fy, cx, cy in cells.
     """
 
     points: Grid
-    normals: Grid
-    grey: Grid
-    slopes: Grid
     lens: Grid
+    cells: DepthCells
 
     @classmethod
-    def of(cls, image: Image, depth: NDArray[np.float32], camera: CameraModel) -> DepthView:
-        """Reduce an image with registered depth (H, W) in m, NaN or 0 where unknown."""
-        height, width = depth.shape
-        size = GRID_WIDTH, max(1, round(height * GRID_WIDTH / width))
-        lens, near = _lens(camera, size), _inverse_depth(depth, size)
-        columns, rows = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
+    def of(cls, cells: DepthCells, camera: CameraModel) -> DepthView:
+        """The view of a camera, whose distortion the cells do not have."""
+        lens, near = lens_of(camera), cells.near.astype(np.float64)
+        columns, rows = np.meshgrid(np.arange(near.shape[1]), np.arange(near.shape[0]))
         rays = [(columns - lens[2]) / lens[0], (rows - lens[3]) / lens[1], np.ones(near.shape)]
-        points = np.stack(rays, axis=2) / near[:, :, None]
-        shown = cv2.resize(grey_of(image), size, interpolation=cv2.INTER_AREA)
-        grey = _local_contrast(shown.astype(np.float64))
-        slopes = np.stack([np.gradient(grey, axis=1), np.gradient(grey, axis=0)])
-        return cls(points, _normals(points, near), grey, slopes, lens)
+        return cls(np.stack(rays, axis=2) / near[:, :, None], lens, cells)
+
+    @cached_property
+    def normals(self) -> Grid:
+        """(H, W, 3) of unit length towards the camera, NaN at edges."""
+        return _normals(self.points, self.cells.near.astype(np.float64))
+
+    @cached_property
+    def grey(self) -> Grid:
+        """(H, W) local contrast."""
+        return _local_contrast(self.cells.shown.astype(np.float64))
+
+    @cached_property
+    def slopes(self) -> Grid:
+        """(2, H, W) of ``grey`` a cell, across and down."""
+        return np.stack([np.gradient(self.grey, axis=1), np.gradient(self.grey, axis=0)])
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def align(query: DepthView, reference: DepthView, start: Pose) -> Alignment:
         length = float(np.abs(move).max())
         move *= min(1.0, LONGEST_MOVE / max(length, 1e-9))
         pose[:3, 3] += move[:3]
-        pose[:3, :3] = Rotation.from_rotvec(move[3:]).as_matrix() @ pose[:3, :3]
+        pose[:3, :3] = rotation_from_vector(move[3:]) @ pose[:3, :3]
         if length < CONVERGED and gate == GATES[1]:
             break
     covariance = CORRELATED * np.linalg.inv(hessian)
@@ -119,9 +121,11 @@ def align(query: DepthView, reference: DepthView, start: Pose) -> Alignment:
 
 def expected_overlap(query: DepthView, reference: DepthView, reference_T_query: Pose) -> float:
     """Share of the query's cells that the reference shows too, if the pose is right; a guess."""
-    points = query.points.reshape(-1, 3)[::GLANCE]
-    sums = _compared(points, query.grey.reshape(-1)[::GLANCE], reference.points, reference.grey,
-                     reference.lens, reference_T_query)  # fmt: skip
+    points = np.ascontiguousarray(query.points.reshape(-1, 3)[::GLANCE])
+    depths = np.ascontiguousarray(reference.points[:, :, 2])  # nobody asks how bright they are
+    sums = _compared(
+        points, np.zeros(len(points)), reference.points, depths, reference.lens, reference_T_query
+    )
     return float(sums[0] / len(points))
 
 
@@ -143,24 +147,6 @@ def _agreement(
     correlation = shared / np.sqrt(max(variances, 1e-12))
     overlap = alike / (one.grey.size + other.grey.size)
     return float(overlap), float(alike / (alike + contradicting)), float(correlation), int(alike)
-
-
-def _lens(camera: CameraModel, size: tuple[int, int]) -> Grid:
-    """fx, fy, cx, cy in cells."""
-    across, down = size[0] / camera.width, size[1] / camera.height
-    matrix = camera.matrix
-    centre = (matrix[0, 2] + 0.5) * across - 0.5, (matrix[1, 2] + 0.5) * down - 0.5
-    return np.array([matrix[0, 0] * across, matrix[1, 1] * down, *centre], np.float64)
-
-
-def _inverse_depth(depth: NDArray[np.float32], size: tuple[int, int]) -> Grid:
-    """(H, W) means over the pixels of each cell, which are right on planes; NaN where unknown."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        known = np.isfinite(depth) & (depth > 0.0)
-        inverse_depth = np.where(known, 1.0 / depth, 0.0).astype(np.float32)
-        share = cv2.resize(known.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-        mean = cv2.resize(inverse_depth, size, interpolation=cv2.INTER_AREA) / share
-    return np.where(share > KNOWN_SHARE, mean, np.nan).astype(np.float64)
 
 
 def _local_contrast(grey: Grid) -> Grid:

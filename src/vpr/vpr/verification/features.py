@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from vpr.config import LoopClosureConfig
 from vpr.records import CameraModel, Image
-
-Depth = NDArray[np.uint16] | NDArray[np.float32]  # (H, W), registered to the image
+from vpr.verification.depth_cells import Depth, DepthCells
 
 REFERENCE_WIDTH = 640.0  # px; thresholds in the configuration are for an image this wide
 KEYPOINTS_PER_CELL = 6
@@ -49,6 +48,7 @@ class LocalFeatures:
         depths: (N,) float32, metres along the optical axis; NaN where unknown.
         camera: the pinhole model of the image; its distortion is zero.
         thumbnail: (B,) uint8, a small JPEG of the image for people to look at; may be empty.
+        cells: the view with its depth, to lay others over; None without depth.
     """
 
     pixels: NDArray[np.float32]
@@ -58,6 +58,7 @@ class LocalFeatures:
     depths: NDArray[np.float32]
     camera: CameraModel = field(repr=False)
     thumbnail: NDArray[np.uint8] = field(repr=False, default_factory=lambda: np.zeros(0, np.uint8))
+    cells: DepthCells | None = field(repr=False, default=None)
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -68,7 +69,8 @@ class LocalFeatures:
         arrays = (
             self.pixels, self.sizes, self.angles, self.descriptors, self.depths, self.thumbnail,
         )  # fmt: skip
-        return sum(array.nbytes for array in arrays)
+        of_cells = 0 if self.cells is None else self.cells.nbytes
+        return of_cells + sum(array.nbytes for array in arrays)
 
     @property
     def kind(self) -> str:

@@ -2,19 +2,21 @@
 
 A candidate must pass, in this order: what odometry and GPS allow; enough matches that agree with
 one epipolar geometry, keep their layout and are spread over the image; a sure and plausible
-relative pose; what odometry says of that pose; and further closures of other keyframes that tell
-the same story. Look-alike places fail the first or the last two.
+relative pose; where both have depth, all that they show, laid over each other from there; what
+odometry says of that pose; and further closures of other keyframes that tell the same story.
+Look-alike places fail the first or the last three. Loops that no look proposes, but the pose graph
+expects, are ``vpr.verification.expected_loops``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from vpr.config import LoopClosureConfig
-from vpr.geometry import pose_from_quaternion, rotation_angle, translation_norm
+from vpr.geometry import pose_from_quaternion
 from vpr.maps.folder import Part, PartDigest, PartWriter
 from vpr.records import (
     CameraModel,
@@ -26,34 +28,25 @@ from vpr.records import (
     PlaceMatches,
 )
 from vpr.verification.agreement import Agreement, Sighting, verified
-from vpr.verification.features import Depth, FeatureExtractor, LocalFeatures, OrbFeatures
+from vpr.verification.depth_cells import Depth, DepthCells
+from vpr.verification.examination import Candidate, Examination, Refused, refuse_if
+from vpr.verification.expected_loops import ExpectedLoops
+from vpr.verification.expected_views import MapPoses
+from vpr.verification.features import (
+    FeatureExtractor,
+    LocalFeatures,
+    OrbFeatures,
+    fitted_camera,
+)
 from vpr.verification.keyframe_views import KeyframeView, KeyframeViews
 from vpr.verification.matching import FeatureMatcher, Matched, NearestMatcher, load_kernel
+from vpr.verification.overlaid_views import ViewOverlays, load_kernels
 from vpr.verification.plausibility import (
-    Pair,
     gps_forbids,
-    is_checkable,
-    odometry_contradicts,
     odometry_forbids,
 )
-from vpr.verification.relative_pose import RelativePose, metric_pose, weak_pose
-from vpr.verification.two_view import TwoView, agreeing_matches, shortcoming
 
 NO_DESCRIPTOR = np.zeros(0, np.float32)  # places are compared before verification
-
-
-class _Refused(Exception):
-    """A candidate that fails a test."""
-
-    def __init__(self, key: str, reason: str, inliers: int = 0) -> None:
-        super().__init__(reason)
-        self.key = key
-        self.inliers = inliers
-
-
-def _refuse_if(key: str, reason: str, inliers: int = 0) -> None:
-    if reason:
-        raise _Refused(key, reason, inliers)
 
 
 def feature_extractor(config: LoopClosureConfig) -> FeatureExtractor:
@@ -82,25 +75,13 @@ def feature_matcher(config: LoopClosureConfig) -> FeatureMatcher:
     return matcher_of(config)
 
 
-@dataclass(frozen=True)
-class _Candidate:
-    """A place match that nothing forbids, before its images are compared."""
-
-    match: PlaceMatch
-    query: KeyframeView
-    reference: KeyframeView
-    query_features: LocalFeatures
-    reference_features: LocalFeatures
-    pair: Pair
-
-
 class LoopCloser:
     """Keeps the local features of keyframes and verifies place matches against them.
 
     A candidate ends VERIFIED or REJECTED; ``rejected_by`` is one of no_features,
     too_few_features, contradicts_odometry, contradicts_gps, too_few_inliers, layout,
     inlier_share, coverage, too_few_landmarks, landmark_coverage, view_scale, too_far,
-    contradicts_closure, better_candidate, no_agreement.
+    views_disagree, not_as_expected, contradicts_closure, better_candidate, no_agreement.
     """
 
     def __init__(self, config: LoopClosureConfig) -> None:
@@ -110,8 +91,13 @@ class LoopCloser:
         values = config.camera_in_base
         self._base_T_camera = pose_from_quaternion(values[:3], values[3:])
         self._views = KeyframeViews(config, self._base_T_camera)
+        self._overlays = ViewOverlays(self._base_T_camera)
+        parts = config, self._views, self._overlays, self._base_T_camera
+        self._examine, self._expected = Examination(*parts), ExpectedLoops(*parts)
         self._agreement = Agreement(config)
         load_kernel()
+        if config.overlay:
+            load_kernels()
 
     def __len__(self) -> int:
         return len(self._views)
@@ -128,7 +114,12 @@ class LoopCloser:
         Raises:
             ImageUnusable: the image does not fit the camera model, or is empty.
         """
-        return self._extractor(image, depth, camera)
+        features = self._extractor(image, depth, camera)
+        if depth is None or camera.assumed or not self.config.overlay:
+            return features
+        fitted = fitted_camera(camera, image.shape[1], image.shape[0])
+        cells = DepthCells.of(image, depth, fitted, self.config.depth_scale)
+        return replace(features, cells=cells)
 
     def add_keyframe(
         self, keyframe: Keyframe, features: LocalFeatures | None, problem: str = ""
@@ -155,11 +146,11 @@ class LoopCloser:
                 verdicts.append(self._rejected(matches, candidate.match, key, reason))
                 continue
             try:
-                sighting = self._examine(matches, candidate, next(matched))
+                sighting = self._sighting(matches, candidate, next(matched))
                 contradiction = self._agreement.contradiction(sighting)
-                _refuse_if("contradicts_closure", contradiction, sighting.closure.inliers)
+                refuse_if("contradicts_closure", contradiction, sighting.closure.inliers)
                 good = sighting
-            except _Refused as refused:
+            except Refused as refused:
                 verdicts.append(self._refused(matches, candidate.match, refused))
         verdicts = _in_order(verdicts, matches)
         if good is not None:
@@ -182,12 +173,23 @@ class LoopCloser:
         matched = self._matcher(features, views) if possible else iter(())
         for candidate in possible:
             try:
-                sighting = self._examine(matches, candidate, next(matched), alone=True)
-            except _Refused as refused:
+                sighting = self._sighting(matches, candidate, next(matched), alone=True)
+            except Refused as refused:
                 verdicts.append(self._refused(matches, candidate.match, refused))
             else:
                 verdicts.append(verified(sighting, "by this image alone"))
         return _in_order(verdicts, matches)
+
+    def map_is(self, poses: MapPoses | None) -> None:
+        """Learn where the pose graph has the keyframes; None where that is not known."""
+        self._expected.map_is(poses)
+
+    def expected_loops(self, keyframe_id: int) -> list[LoopClosure]:
+        """Verdicts on the keyframes that this one should overlap by the map, where all have depth.
+
+        Each is VERIFIED or REJECTED at once; what ``verify`` says does not depend on them.
+        """
+        return self._expected.closures(keyframe_id)
 
     def flush(self) -> list[LoopClosure]:
         """Final verdicts on all candidates that wait, as at the end of a session."""
@@ -209,6 +211,8 @@ class LoopCloser:
                 changed then.
         """
         self._views.load(part)
+        self._overlays.forget()
+        self._expected.map_is(None)
         self._agreement = Agreement(self.config)
 
     # One candidate
@@ -218,7 +222,7 @@ class LoopCloser:
         matches: PlaceMatches,
         verdicts: list[LoopClosure],
         own: tuple[KeyframeView | None, str],
-    ) -> list[_Candidate]:
+    ) -> list[Candidate]:
         """The candidates that neither odometry nor GPS forbids; verdicts on the others."""
         possible = []
         for match in matches.candidates:
@@ -228,124 +232,42 @@ class LoopCloser:
                     self._views.get(match.reference_id), f"keyframe {match.reference_id}"
                 )
                 pair = self._views.pair(query, reference)
-                _refuse_if("contradicts_odometry", odometry_forbids(pair, self.config))
-                _refuse_if("contradicts_gps", gps_forbids(pair, self.config))
-            except _Refused as refused:
+                refuse_if("contradicts_odometry", odometry_forbids(pair, self.config))
+                refuse_if("contradicts_gps", gps_forbids(pair, self.config))
+            except Refused as refused:
                 verdicts.append(self._refused(matches, match, refused))
                 continue
             possible.append(
-                _Candidate(match, query, reference, query_features, reference_features, pair)
+                Candidate(match, query, reference, query_features, reference_features, pair)
             )
         return possible
 
-    def _examine(
-        self, matches: PlaceMatches, candidate: _Candidate, matched: Matched, alone: bool = False
+    def _sighting(
+        self, matches: PlaceMatches, candidate: Candidate, matched: Matched, alone: bool = False
     ) -> Sighting:
-        match, pair = candidate.match, candidate.pair
-        query_features = candidate.query_features
-        reference_features = candidate.reference_features
-        views = agreeing_matches(query_features, reference_features, matched, self.config)
-        _refuse_if(*shortcoming(views, self.config), views.inliers)
-        measured = self._measure(candidate, views)
-        calibrated = not (query_features.camera.assumed or reference_features.camera.assumed)
-        if alone:
-            self._check_unconfirmed(views, "no other image")
-        elif calibrated and not measured.metric and not is_checkable(pair):
-            self._check_unconfirmed(views, "neither odometry, GPS nor depth")
-        self._check_pose(measured, views)
-        contradiction = odometry_contradicts(pair, measured, self.config)
-        _refuse_if("contradicts_odometry", contradiction, views.inliers)
+        found = self._examine(candidate, matched, alone)
         closure = self._closure(
             matches,
-            match,
+            candidate.match,
             state=ClosureState.CANDIDATE,
             reason="geometry agrees, waiting for a second closure that agrees",
-            inliers=views.inliers,
-            relative_pose=measured.pose,
-            covariance=measured.covariance,
+            inliers=found.inliers,
+            relative_pose=found.measured.pose,
+            covariance=found.measured.covariance,
         )
-        return Sighting(closure, pair, measured)
+        return Sighting(closure, candidate.pair, found.measured, found.overlay)
 
     def _usable(self, view: KeyframeView | None, name: str) -> tuple[KeyframeView, LocalFeatures]:
         if view is None:
-            raise _Refused("no_features", f"{name} is not known here")
+            raise Refused("no_features", f"{name} is not known here")
         if view.features is None:
-            raise _Refused("no_features", f"{name}: {view.problem}")
+            raise Refused("no_features", f"{name}: {view.problem}")
         if len(view.features) < self.config.min_inliers:
-            raise _Refused(
+            raise Refused(
                 "too_few_features",
                 f"{name} has only {len(view.features)} features: blank or blurred",
             )
         return view, view.features
-
-    def _check_unconfirmed(self, views: TwoView, without: str) -> None:
-        """Twin houses share a few dozen matches; only more than that can stand alone."""
-        if views.inliers < self.config.min_inliers_unconfirmed:
-            raise _Refused(
-                "too_few_inliers",
-                f"{views.inliers} of {views.matches} matches agree with one motion, "
-                f"{self.config.min_inliers_unconfirmed} needed where {without} can confirm it",
-                views.inliers,
-            )
-
-    def _measure(self, candidate: _Candidate, views: TwoView) -> RelativePose:
-        """From the landmarks of the reference, else of the query; without any, without scale.
-
-        Where there are landmarks a pose that they do not confirm is refused, not weakened.
-        """
-        confirmable = False
-        for view, of_reference in ((candidate.reference, True), (candidate.query, False)):
-            landmarks = self._views.landmarks(view)
-            if landmarks is None or landmarks.known.sum() < self.config.min_landmarks:
-                continue
-            confirmable = True
-            pose = metric_pose(
-                candidate.query_features,
-                candidate.reference_features,
-                views,
-                landmarks,
-                of_reference,
-                self._base_T_camera,
-                self.config,
-            )
-            if pose is not None:
-                return pose
-        if confirmable:
-            raise _Refused(
-                "too_few_landmarks",
-                f"{views.inliers} matches agree with one motion, but fewer than "
-                f"{self.config.min_landmarks} of known depth with one distance",
-                views.inliers,
-            )
-        return weak_pose(views, self.config)
-
-    def _check_pose(self, measured: RelativePose, views: TwoView) -> None:
-        config = self.config
-        if not measured.metric:
-            scale = max(views.view_scale, 1.0 / max(views.view_scale, 1e-6))
-            if scale > config.max_view_scale:
-                raise _Refused(
-                    "view_scale",
-                    f"things look {scale:.1f} times larger in one view: seen from too far apart",
-                    views.inliers,
-                )
-            return
-        if measured.coverage < config.min_landmark_coverage:
-            raise _Refused(
-                "landmark_coverage",
-                f"the {measured.inliers} landmarks that agree cover {measured.coverage:.0%} of the "
-                f"image: too little for a sure pose, {config.min_landmark_coverage:.0%} needed",
-                views.inliers,
-            )
-        apart, turned = translation_norm(measured.pose), rotation_angle(measured.pose)
-        if apart > config.max_translation or turned > config.max_rotation:
-            raise _Refused(
-                "too_far",
-                f"the same things, but from {apart:.1f} m and {np.degrees(turned):.0f} degrees "
-                f"away; {config.max_translation:.1f} m and "
-                f"{np.degrees(config.max_rotation):.0f} degrees allowed",
-                views.inliers,
-            )
 
     # Verdicts
 
@@ -361,7 +283,7 @@ class LoopCloser:
             **fields,
         )
 
-    def _refused(self, matches: PlaceMatches, match: PlaceMatch, refused: _Refused) -> LoopClosure:
+    def _refused(self, matches: PlaceMatches, match: PlaceMatch, refused: Refused) -> LoopClosure:
         return self._rejected(matches, match, refused.key, str(refused), refused.inliers)
 
     def _rejected(

@@ -15,6 +15,7 @@ from vpr.maps.folder import Part, PartWriter
 from vpr.maps.table import PIECE_ROWS
 from vpr.records import CameraModel, GpsFix, Keyframe
 from vpr.verification.features import LocalFeatures
+from vpr.verification.stored_cells import StoredCells, append_cells
 
 VIEWS, KEYPOINTS, THUMBNAILS = "views", "keypoints", "thumbnails"  # the tables
 ENDS = {KEYPOINTS: "ends", THUMBNAILS: "thumbnail_ends"}  # rows of this and all views before
@@ -77,6 +78,7 @@ class StoredFeatures:
         thumbnails = part.table(THUMBNAILS)
         self.thumbnails = thumbnails.column(JPEG, "|u1", ())
         self.of_views = {KEYPOINTS: self.keypoints, THUMBNAILS: {JPEG: self.thumbnails}}
+        self.cells = StoredCells(part)
         self._ids = self.views["ids"].all()
         self._check(keypoints.rows, thumbnails.rows)
 
@@ -98,9 +100,12 @@ class StoredFeatures:
         features = None
         if (count := int(values["counts"])) >= 0:
             own = slice(int(values["ends"]) - count, int(values["ends"]))
-            arrays = {name: np.array(column[own]) for name, column in self.keypoints.items()}
+            arrays: dict[str, Any] = {
+                name: np.array(column[own]) for name, column in self.keypoints.items()
+            }
             features = LocalFeatures(
                 **arrays,
+                cells=self.cells.of(int(values["ids"])),
                 camera=_camera(self.cameras[values["cameras"]]),
                 thumbnail=self.thumbnail(row),
             )
@@ -128,6 +133,9 @@ class StoredFeatures:
         images = self.views["thumbnail_ends"].all()
         if (np.diff(images, prepend=0) < 0).any() or (images[-1:] != thumbnail_bytes).any():
             raise FeatureStateError("the saved thumbnails do not add up")
+        seen, deep = self._ids[counts >= 0], self.cells.ids
+        if (np.diff(deep) <= 0).any() or not np.isin(deep, seen).all():
+            raise FeatureStateError("the saved views with depth are not those of the keyframes")
         used = self.views["cameras"].all()[counts >= 0]
         if len(used) and not 0 <= used.min() <= used.max() < len(self.cameras):
             raise FeatureStateError("a keyframe's camera is not among those saved")
@@ -177,6 +185,7 @@ class FeatureSaver:
                 own = slice(self._ends[table], int(views[ENDS[table]][-1]))
                 self._writer.append(table, {name: column[own] for name, column in columns.items()})
                 self._ends[table] = own.stop
+        self._stored.cells.copy_after(self.last_id, self._writer)
 
     def add(self, remembered: Sequence[Remembered]) -> None:
         """Write more keyframes."""
@@ -199,6 +208,10 @@ class FeatureSaver:
         self._writer.append(VIEWS, views)
         self._writer.append(KEYPOINTS, joined)
         self._writer.append(THUMBNAILS, {JPEG: np.concatenate([np.zeros(0, np.uint8), *jpegs])})
+        append_cells(
+            self._writer,
+            [(k, f.cells) for k, f, _ in remembered if f is not None and f.cells is not None],
+        )
 
     def _camera_index(self, features: LocalFeatures | None) -> int:
         if features is None:

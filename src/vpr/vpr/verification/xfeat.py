@@ -14,8 +14,8 @@ import torch
 
 from vpr.config import ConfigError, LoopClosureConfig
 from vpr.records import CameraModel, Image
+from vpr.verification.depth_cells import Depth
 from vpr.verification.features import (
-    Depth,
     LocalFeatures,
     lens_mask,
     sampled_depths,
