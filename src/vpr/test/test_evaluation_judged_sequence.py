@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from made_up_room import there_and_back
+from made_up_hall import there_and_back
 from typer.testing import CliRunner
 
 from vpr.cli import app

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from made_up_room import camera_pose, room, there_and_back
+from made_up_hall import camera_pose, room, there_and_back
 
 from vpr.geometry import relative
 from vpr.relocalization.markov_localization import PlaceBelief, followed
