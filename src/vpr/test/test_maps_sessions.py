@@ -23,6 +23,7 @@ from vpr.maps.sessions import delete_session, merge_maps, reanchor_session, veri
 from vpr.places.memory import PlaceMemory
 from vpr.places.recognizer import PlaceRecognizer
 from vpr.records import CameraModel, ClosureState, GpsFix, LoopClosure
+from vpr.verification.depth_cells import HEIGHT, WIDTH, DepthCells
 from vpr.verification.features import LocalFeatures, thumbnail_of
 from vpr.verification.loop_closer import LoopCloser
 from vpr.verification.state import StoredFeatures
@@ -50,7 +51,23 @@ def features(number):
         np.full(count, np.nan, np.float32),
         CAMERA,
         thumbnail_of(random.integers(0, 255, (30, 40, 3), np.uint8), 20 + number % 3),
+        None if number % 5 else seen_cells(random),
     )
+
+
+def seen_cells(random):
+    size = (HEIGHT, WIDTH)
+    near = random.uniform(0.1, 1.0, size).astype(np.float16)
+    return DepthCells(near, random.integers(0, 255, size, np.uint8))
+
+
+def assert_same_features(found, expected):
+    np.testing.assert_array_equal(found.descriptors, expected.descriptors)
+    np.testing.assert_array_equal(found.thumbnail, expected.thumbnail)
+    assert (found.cells is None) == (expected.cells is None)
+    if expected.cells is not None:
+        np.testing.assert_array_equal(found.cells.near, expected.cells.near)
+        np.testing.assert_array_equal(found.cells.shown, expected.cells.shown)
 
 
 def fix(x):
@@ -164,8 +181,7 @@ def test_a_session_is_deleted_from_every_part_and_what_hung_on_it_waits(three):
         _, found, _ = stored.remembered(stored.index_of(keyframe))
         assert (found is None) == (seen is None)
         if found is not None:
-            np.testing.assert_array_equal(found.descriptors, features(seen).descriptors)
-            np.testing.assert_array_equal(found.thumbnail, features(seen).thumbnail)
+            assert_same_features(found, features(seen))
     assert [part.count for part in read_manifest(three).parts] == [40, 40, 40]
 
 
@@ -227,8 +243,9 @@ def test_maps_merge_and_nothing_is_lost(three, other, tmp_path):
     assert memory.session_starts.tolist() == [0, 30, 50, 60, 75]
     np.testing.assert_allclose(memory.descriptor(77), place(10), atol=1e-3)
     stored = StoredFeatures(open_part(folder, "features"))
-    _, found, _ = stored.remembered(stored.index_of(77))
-    np.testing.assert_array_equal(found.descriptors, features(10).descriptors)
+    for keyframe, seen in ((5, 5), (7, 7), (77, 10), (82, 15)):
+        _, found, _ = stored.remembered(stored.index_of(keyframe))
+        assert_same_features(found, features(seen))
     frames = open_part(folder, "places")
     names = np.array(frames.metadata["frame_ids"])[frames.table("keyframes").arrays()["frames"]]
     assert names[[0, 30, 50, 60]].tolist() == ["camera0", "camera1", "camera2", "camera0"]
