@@ -88,7 +88,7 @@ class Robot:
                 probe.node.count_subscribers("/camera/image_raw") == 2
                 and probe.node.count_subscribers("/camera/depth/image_raw") == 2
                 and probe.node.count_subscribers("/keyframe") == 4
-                and probe.node.count_subscribers("/graph") == 2
+                and probe.node.count_subscribers("/graph") == 3
             ),
             3 * PATIENCE,  # four processes begin at once
         )
