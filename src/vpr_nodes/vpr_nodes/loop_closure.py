@@ -153,7 +153,8 @@ class LoopClosureNode(VprNode):
 
     def _extract(self, stamp: int, image: Image, depth: NDArray[np.float32] | None) -> None:
         features = self.closer.extract(image, depth, self._camera_for(image))
-        if depth is not None and self.config.overlay and features.cells is None:
+        wanted = depth is not None and self.config.overlay and not features.camera.assumed
+        if wanted and features.cells is None:
             self.health.drop("depth_unusable", UNUSABLE_DEPTH)
         self.features.put(stamp, features)
         self._release()
