@@ -334,6 +334,11 @@ class LoopClosureConfig(ImageInput):
             raise ValueError("matcher = 'lightglue' was trained for features = 'xfeat'")
         return self
 
+    @property
+    def expects_loops(self) -> bool:
+        """Whether views with depth are tried where the graph expects them to overlap."""
+        return self.overlay and self.expected_loops > 0
+
     def for_these_features(self) -> Self:
         """The same with the counts of inliers as the chosen features and matcher need them."""
         factor = 1.0

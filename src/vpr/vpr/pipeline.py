@@ -70,7 +70,8 @@ class Pipeline:
         self.run.matches[keyframe.id] = matches
         self.graph.add_keyframe(keyframe)
         self.closer.add_keyframe(keyframe, self.closer.extract(image, depth, camera))
-        expected = self._expected_loops(keyframe) if depth is not None else []
+        tried = depth is not None and self.closer.config.expects_loops
+        expected = self._expected_loops(keyframe) if tried else []
         closed = {c.reference_id for c in expected if c.state is ClosureState.VERIFIED}
         others = tuple(c for c in matches.candidates if c.reference_id not in closed)
         return expected + self._take(self.closer.verify(replace(matches, candidates=others)))

@@ -179,8 +179,7 @@ class LoopClosureNode(VprNode):
     @property
     def expects_loops(self) -> bool:
         """Whether the graph is asked which keyframes should see the same."""
-        config = self.config
-        return config.depth_topic_used and config.overlay and config.expected_loops > 0
+        return self.config.depth_topic_used and self.config.expects_loops
 
     def _on_graph(self, message: PoseGraphMsg) -> None:
         poses = map_poses_of(message)
